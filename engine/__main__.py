@@ -1,0 +1,137 @@
+"""`rlpx-engine`: read the settings, take the run directory and the port, run until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvloop
+import zmq
+
+from engine import VERSION, config, logs
+from engine.config import ConfigError, Loaded, RunDir
+from engine.engine import Engine, Identity, listen
+from engine.settings import setting_fields
+from engine.terminal import Arguments
+
+log = structlog.get_logger()
+
+# The short names of INTERFACE are the settings without a section.
+_EPILOG: Final = (
+    "Every setting is a flag and an environment variable RLPX_ENGINE_…; a flag beats the environment beats the file. "
+    "Lists are separated by commas. SIGTERM and SIGINT say goodbye to every peer, a second one is quick; SIGHUP reads the "
+    "configuration again. Exit codes are those of sysexits."
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All flags, made from the settings."""
+    arguments = Arguments(
+        prog="rlpx-engine", description="An Ethereum devp2p session engine.", epilog=_EPILOG, allow_abbrev=False
+    )
+    arguments.add_argument("--conf", metavar="FILE", help="configuration file (default: conf/engine.toml)")
+    arguments.add_argument(
+        "--check", action="store_true", help="read everything, print the settings in force, start nothing"
+    )
+    arguments.add_argument("--version", action="version", version=f"rlpx-engine {VERSION}")
+    for item in setting_fields():
+        default = ",".join(map(str, item.default)) if item.is_list else str(item.default)
+        words = f"{item.description} (default: {default or 'none'})".replace("%", "%%")
+        arguments.add_argument(item.flag, dest=item.key, metavar="VALUE", help=words)
+    return arguments
+
+
+async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) -> int:
+    """From bound port to the last goodbye; the exit code."""
+    settings = loaded.settings
+    run_dir = RunDir(config.run_dir_path(settings.run_dir, os.environ))
+    run_dir.take()
+    try:
+        try:
+            listening = listen(settings.listen)
+        except OSError as error:
+            raise ConfigError(f"listen: {settings.listen}: {error.strerror}", config.EXIT_UNAVAILABLE) from error
+        engine = Engine(settings, identity, run_dir)
+        loop = asyncio.get_running_loop()
+        second = asyncio.Event()
+
+        def on_signal() -> None:
+            if second.is_set():
+                return
+            if stopping.done():
+                second.set()
+                log.warning("second signal: ending without goodbyes")
+                engine.kill()
+            else:
+                stopping.set_result(None)
+                log.info("ending: goodbyes first")
+                engine.stop()
+
+        stopping: asyncio.Future[None] = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(signal.SIGHUP, lambda: _reload(engine, reload))
+        try:
+            await engine.start(listening)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"control.endpoint or events.endpoint: {error.strerror}", config.EXIT_UNAVAILABLE) from error
+        sys.stdout.write(f"ready {engine.enode} workers={settings.workers} run-dir={run_dir.path.absolute()}\n")
+        sys.stdout.flush()
+        await engine.wait()
+        await engine.close()
+    finally:
+        run_dir.leave()
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    flags = parser().parse_args(arguments)
+    try:
+        loaded = _load(flags)
+        logs.configure(loaded.settings.log)
+        chain = config.load_chain(loaded.settings.chain)
+        if flags.check:
+            _print_settings(loaded)
+            return
+        key = config.load_key(loaded.settings.node_key, os.environ)
+        sys.exit(uvloop.run(run(loaded, Identity(key, chain, VERSION), flags)))
+    except ConfigError as error:
+        sys.stderr.write(f"rlpx-engine: {error}\n")
+        sys.exit(error.exit_code)
+
+
+def _load(flags: argparse.Namespace) -> Loaded:
+    file = Path(flags.conf) if flags.conf else config.default_file(os.environ)
+    given = {item.key: getattr(flags, item.key) for item in setting_fields() if getattr(flags, item.key) is not None}
+    return config.load(given, os.environ, file)
+
+
+def _reload(engine: Engine, flags: argparse.Namespace) -> None:
+    try:
+        loaded = _load(flags)
+    except ConfigError as error:
+        log.error("the configuration was not read again", error=str(error))
+        return
+    logs.configure(loaded.settings.log)
+    log.info("the configuration was read again", needs_restart=engine.reload(loaded.settings))
+
+
+def _print_settings(loaded: Loaded) -> None:
+    settings = loaded.settings
+    for item in setting_fields():
+        holder = getattr(settings, item.section) if item.section else settings
+        value = getattr(holder, item.name)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        sys.stdout.write(f"{item.key} = {shown}    # {loaded.origins[item.key]}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""For programs that use an engine: `Client` calls its commands, `Subscriber` reads its events. Both are synchronous.
+
+with Client.of(run_dir) as engine:
+    engine.call("dial", enode="enode://…")
+with Subscriber.of(run_dir, ["eth.Transactions"]) as events:
+    for event in events: …
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+import orjson
+import zmq
+
+from engine.config import run_dir_path
+
+CALL_TIMEOUT_SECONDS: Final = 30.0
+# Batches that wait in our own socket while we are busy; what is over shows as a gap.
+RECEIVE_QUEUE_BATCHES: Final = 10_000
+
+
+class EngineError(Exception):
+    """The engine answered with an error; `name` is for programs (`no_such_session`, `refused`, …)."""
+
+    def __init__(self, name: str, message: str, code: int) -> None:
+        super().__init__(message)
+        self.name = name
+        self.code = code
+
+
+class EngineUnavailableError(Exception):
+    """No engine answers at the endpoint."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event: its topic, the worker that saw it (`None`: the engine), its fields and its payload."""
+
+    topic: str
+    worker: int | None
+    fields: dict[str, Any]
+    payload: bytes
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Events of a topic that were lost before this point: whole batches, or events that the worker dropped."""
+
+    topic: str
+    worker: int | None
+    missed: int
+
+
+class Client:
+    """Calls commands, one at a time. Raises `EngineError` and `EngineUnavailableError`."""
+
+    def __init__(self, endpoint: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> None:
+        self.endpoint = endpoint
+        self._timeout_seconds = timeout_seconds
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.connect(endpoint)
+        self._ids = itertools.count(1)
+
+    @classmethod
+    def of(cls, run_dir: Path | str | None = None, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Self:
+        """The engine of a run directory, by default the usual one."""
+        return cls(_endpoint(run_dir, "control"), timeout_seconds=timeout_seconds)
+
+    def call(self, method: str, *, attachment: bytes | None = None, **parameters: Any) -> Any:  # noqa: ANN401 - JSON
+        """Carry out one command; its result. `attachment` is a binary payload that travels as it is."""
+        request_id = next(self._ids)
+        body = orjson.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": parameters})
+        frames = [body] if attachment is None else [body, attachment]
+        if _is_missing(self.endpoint):
+            raise EngineUnavailableError(f"no engine at {self.endpoint}")
+        self._socket.send_multipart(frames)
+        while self._socket.poll(int(self._timeout_seconds * 1000)):
+            reply = orjson.loads(self._socket.recv_multipart()[0])
+            if reply["id"] not in (request_id, None):
+                continue  # the answer to an earlier call that we gave up
+            if "error" in reply:
+                error = reply["error"]
+                raise EngineError(error["data"]["name"], error["message"], error["code"])
+            return reply["result"]
+        raise EngineUnavailableError(f"no answer from {self.endpoint} within {self._timeout_seconds:g} s")
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Subscriber:
+    """Reads the events of some topics; each topic is a prefix, the empty one is all. Losses come as `Gap`s."""
+
+    def __init__(self, endpoint: str, topics: list[str]) -> None:
+        self.endpoint = endpoint
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE_BATCHES)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        for topic in topics:
+            self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
+        self._socket.connect(endpoint)
+        self._tracker = GapTracker()
+
+    @classmethod
+    def of(cls, run_dir: Path | str | None, topics: list[str]) -> Self:
+        """The events of a run directory's engine."""
+        return cls(_endpoint(run_dir, "events"), topics)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is plainly no engine: no socket where it should be."""
+        return _is_missing(self.endpoint)
+
+    def poll(self, seconds: float) -> list[Event | Gap]:
+        """The events of the next batch, or none within this time."""
+        if not self._socket.poll(int(seconds * 1000)):
+            return []
+        topic, head, body = self._socket.recv_multipart()
+        return self._tracker.read(topic.decode(), orjson.loads(head), body)
+
+    def __iter__(self) -> Iterator[Event | Gap]:
+        while True:
+            yield from self.poll(1.0)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class GapTracker:
+    """Turns batches into events, and what their numbers say is missing into gaps."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, int | None], tuple[int, int]] = {}
+
+    def read(self, topic: str, head: dict[str, Any], body: bytes) -> list[Event | Gap]:
+        """The events of one batch, a gap before them where something is missing.
+
+        A batch that never came counts as one event at least: how many it held nobody knows.
+        """
+        worker = head["worker"]
+        seq, dropped = head["seq"], head["dropped"]
+        last_seq, last_dropped = self._last.get((topic, worker), (seq - 1, dropped))
+        self._last[topic, worker] = seq, dropped
+        found: list[Event | Gap] = []
+        # A worker that was replaced counts from one again.
+        missed = 0 if seq <= last_seq else (seq - last_seq - 1) + (dropped - last_dropped)
+        if missed > 0:
+            found.append(Gap(topic, worker, missed))
+        offset = 0
+        for fields in head["events"]:
+            size = fields.get("size", 0) if body else 0
+            found.append(Event(topic, worker, fields, body[offset : offset + size]))
+            offset += size
+        return found
+
+
+def _endpoint(run_dir: Path | str | None, name: str) -> str:
+    folder = run_dir_path(str(run_dir or ""), os.environ)
+    return f"ipc://{folder.absolute() / name}.ipc"
+
+
+def _is_missing(endpoint: str) -> bool:
+    path = endpoint.removeprefix("ipc://")
+    return path != endpoint and not Path(path).exists()

@@ -1,0 +1,254 @@
+"""What users can ask of the engine: every method with its parameters and result, typed, and nothing else.
+
+The parameters and results are the schemas of the OpenRPC document that `discover` gives.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Protocol
+
+from msgspec import Meta, Struct
+
+from engine.rpc import CommandError, Method, Parameters, Registry
+from protocol.control import SessionId
+from protocol.errors import DisconnectReason
+from protocol.messages import message_id
+
+Hash = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{64}$", description="32 bytes, 0x and hex.")]
+Hex = Annotated[str, Meta(pattern="^0x([0-9a-fA-F]{2})*$", description="0x and hex.")]
+Block = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Session = Annotated[int, Meta(ge=0, description="The session's number.")]
+ReasonName = Literal[
+    "disconnect_requested",
+    "tcp_error",
+    "protocol_breach",
+    "useless_peer",
+    "too_many_peers",
+    "already_connected",
+    "incompatible_version",
+    "invalid_identity",
+    "client_quitting",
+    "unexpected_identity",
+    "connected_to_self",
+    "ping_timeout",
+    "subprotocol_error",
+]
+
+
+class NoParameters(Parameters, frozen=True, kw_only=True):
+    """Nothing."""
+
+
+class SessionsParameters(Parameters, frozen=True, kw_only=True):
+    """Which sessions: all that match every filter given."""
+
+    direction: Literal["inbound", "outbound"] | None = None
+    phase: Literal["pending", "active"] | None = None
+    worker: int | None = None
+    peer: Annotated[str, Meta(pattern="^[0-9a-f]*$", description="Beginning of the peer's id.")] | None = None
+    client: Annotated[str, Meta(description="Part of the client's name.")] | None = None
+    capability: Annotated[str, Meta(description="A shared capability, eth/69.")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+
+
+class SessionParameters(Parameters, frozen=True, kw_only=True):
+    """One session."""
+
+    session: Session
+
+
+class DialParameters(Parameters, frozen=True, kw_only=True):
+    """Whom to dial; `wait` answers with the outcome instead of at once."""
+
+    enode: Annotated[str, Meta(max_length=512)]
+    wait: bool = False
+
+
+class DisconnectParameters(Parameters, frozen=True, kw_only=True):
+    """Which session to end, and what to tell the peer."""
+
+    session: Session
+    reason: ReasonName = "disconnect_requested"
+
+
+class DisconnectAllParameters(Parameters, frozen=True, kw_only=True):
+    """What to tell the peers."""
+
+    reason: ReasonName = "disconnect_requested"
+
+
+class SendParameters(Parameters, frozen=True, kw_only=True):
+    """One message: `capability` is `eth`, `snap` or another shared name, `message` its name or id, `payload` its RLP."""
+
+    session: Session
+    capability: Annotated[str, Meta(min_length=1, max_length=64)]
+    message: Annotated[str, Meta(min_length=1, max_length=64)] | Annotated[int, Meta(ge=0, le=127)]
+    payload: Hex
+
+
+class SetStatusParameters(Parameters, frozen=True, kw_only=True):
+    """Our head, as new handshakes announce it. Without `time` fork rules follow the wall clock."""
+
+    number: Block
+    hash: Hash
+    time: Block | None = None
+    earliest: Block = 0
+    total_difficulty: Annotated[str, Meta(pattern="^[0-9]{1,48}$", description="Decimal; told below eth/69.")] = "0"
+
+
+class HistoryParameters(Parameters, frozen=True, kw_only=True):
+    """How many."""
+
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 100
+
+
+class WorkerStatus(Struct, frozen=True):
+    """One worker. `loop_lag_ms` is the worst of the last second; `null` until the first pulse."""
+
+    worker: int
+    pid: int
+    ready: bool
+    pending: int
+    active: int
+    goodbyes: int | None
+    loop_lag_ms: float | None
+    memory_bytes: int | None
+    dropped_events: int | None
+
+
+class StatusResult(Struct, frozen=True):
+    """The engine at a glance."""
+
+    version: str
+    enode: str
+    uptime_ms: int
+    chain: dict[str, Any]
+    head: dict[str, Any]
+    workers: list[WorkerStatus]
+    counts: dict[str, Any]
+    budgets: dict[str, int]
+    run_dir: str
+    memory_bytes: int
+
+
+class SessionsResult(Struct, frozen=True):
+    """The matching sessions, the oldest first, and how many match in all."""
+
+    sessions: list[dict[str, Any]]
+    total: int
+
+
+class DialResult(Struct, frozen=True, omit_defaults=True):
+    """The session's number; with `wait` the session object once it is established."""
+
+    session: int
+    established: dict[str, Any] | None = None
+
+
+class DoneResult(Struct, frozen=True):
+    """Done: for how many sessions."""
+
+    sessions: int
+
+
+class ConfirmedResult(Struct, frozen=True):
+    """Which workers have confirmed, and which have not."""
+
+    confirmed: list[int]
+    missing: list[int]
+
+
+class StoppingResult(Struct, frozen=True):
+    """It has begun."""
+
+    stopping: bool
+
+
+class Commands(Protocol):
+    """What the engine does for each method."""
+
+    async def status(self, parameters: NoParameters) -> StatusResult:
+        """Version, identity, chain, workers, counts and budgets."""
+
+    async def counts(self, parameters: NoParameters) -> dict[str, Any]:
+        """Pending and active sessions by direction, and their limits."""
+
+    async def sessions(self, parameters: SessionsParameters) -> SessionsResult:
+        """The sessions, filtered."""
+
+    async def session(self, parameters: SessionParameters) -> dict[str, Any]:
+        """One session."""
+
+    async def dial(self, parameters: DialParameters) -> DialResult:
+        """Connect to a peer."""
+
+    async def disconnect(self, parameters: DisconnectParameters) -> DoneResult:
+        """End one session politely."""
+
+    async def disconnect_all(self, parameters: DisconnectAllParameters) -> DoneResult:
+        """End all sessions politely."""
+
+    async def send(self, parameters: SendParameters) -> DoneResult:
+        """Send one message to one peer."""
+
+    async def set_status(self, parameters: SetStatusParameters) -> ConfirmedResult:
+        """Announce another head in new handshakes."""
+
+    async def history(self, parameters: HistoryParameters) -> list[dict[str, Any]]:
+        """The last ended sessions and attempts, the latest first."""
+
+    async def shutdown(self, parameters: NoParameters) -> StoppingResult:
+        """Say goodbye to every peer and end, as on SIGTERM."""
+
+
+def registry(engine: Commands, version: str) -> Registry:
+    """All methods of the engine, `discover` among them."""
+    methods = Registry("rlpx-engine", version)
+
+    async def discover(_: NoParameters) -> dict[str, Any]:
+        """The OpenRPC document: every method, parameter, result and error."""
+        return methods.document()
+
+    worker = ("worker_lost", "timed_out")
+    for method in (
+        Method("status", NoParameters, StatusResult, (), engine.status),
+        Method("counts", NoParameters, dict[str, Any], (), engine.counts),
+        Method("sessions", SessionsParameters, SessionsResult, (), engine.sessions),
+        Method("session", SessionParameters, dict[str, Any], ("no_such_session",), engine.session),
+        Method("dial", DialParameters, DialResult, ("invalid_params", "refused", *worker), engine.dial),
+        Method("disconnect", DisconnectParameters, DoneResult, ("no_such_session",), engine.disconnect),
+        Method("disconnect-all", DisconnectAllParameters, DoneResult, (), engine.disconnect_all),
+        Method(
+            "send",
+            SendParameters,
+            DoneResult,
+            ("invalid_params", "no_such_session", "not_shared", "queue_full", *worker),
+            engine.send,
+        ),
+        Method("set-status", SetStatusParameters, ConfirmedResult, ("invalid_params",), engine.set_status),
+        Method("history", HistoryParameters, list[dict[str, Any]], (), engine.history),
+        Method("shutdown", NoParameters, StoppingResult, (), engine.shutdown),
+        Method("discover", NoParameters, dict[str, Any], (), discover),
+    ):
+        methods.add(method)
+    return methods
+
+
+def reason_of(name: str) -> DisconnectReason:
+    """The reason of a name that the schema has admitted."""
+    return DisconnectReason[name.upper()]
+
+
+def message_of(parameters: SendParameters) -> int:
+    """The id of the message that the user names. Raises `CommandError`."""
+    if isinstance(parameters.message, int):
+        return parameters.message
+    found = message_id(parameters.capability, parameters.message)
+    if found is None:
+        raise CommandError("invalid_params", f"message: {parameters.capability} has no message {parameters.message!r}")
+    return found
+
+
+def session_id(number: int) -> SessionId:
+    """A user's number as a session's id."""
+    return SessionId(number)

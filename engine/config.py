@@ -1,0 +1,283 @@
+"""From flags, environment and file to `Settings`, each value with its origin; node key, chain file, run directory.
+
+Every mistake is a `ConfigError`: one line that names file and key, and an exit code of sysexits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import secrets
+import stat
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from engine.settings import SettingField, Settings, as_toml, setting_fields
+from protocol.crypto import PrivateKey
+from protocol.errors import UsageError
+from protocol.forkid import Chain
+
+EXIT_ERROR_ANSWER: Final = 1
+EXIT_USAGE: Final = 64
+EXIT_UNAVAILABLE: Final = 69
+EXIT_SOFTWARE: Final = 70
+EXIT_PERMISSION: Final = 77
+EXIT_CONFIG: Final = 78
+
+# A Unix socket's path takes 108 bytes with its end; the longest name in the run directory is `worker-127.ipc`.
+SOCKET_PATH_MAX_BYTES: Final = 107
+LONGEST_SOCKET_NAME: Final = "worker-127.ipc"
+APPLICATION: Final = "rlpx-engine"
+
+
+class ConfigError(Exception):
+    """One line for the user, and the exit code that goes with it."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_CONFIG) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The settings in force, and per key where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------------
+
+
+def load(flags: Mapping[str, str], environment: Mapping[str, str], file: Path) -> Loaded:
+    """Flag beats environment beats file beats default. `flags` by key. Raises `ConfigError`."""
+    merged: dict[str, Any] = {}
+    origins = {item.key: "default" for item in setting_fields()}
+    from_file = _read_toml(file)
+    _check(from_file, Settings, str(file), is_text=False)
+    for item in setting_fields():
+        table = from_file.get(item.section, {}) if item.section else from_file
+        sources: Iterable[tuple[str, Any]] = (
+            (item.flag, flags.get(item.key)),
+            (item.variable, environment.get(item.variable)),
+            (str(file), table.get(item.name)),
+        )
+        origin, value = next(((origin, value) for origin, value in sources if value is not None), ("", None))
+        if not origin:
+            continue
+        if origin != str(file):
+            value = _from_text(item, str(value))
+            _check(_nested(item, value), Settings, origin, is_text=True)
+        origins[item.key] = origin
+        (merged.setdefault(item.section, {}) if item.section else merged)[item.name] = value
+    settings = msgspec.convert(merged, Settings, strict=False)
+    _check_meaning(settings, origins)
+    return Loaded(settings, origins)
+
+
+def default_file(environment: Mapping[str, str]) -> Path:
+    """`conf/engine.toml` of a clone, else the user's own; written with the defaults where it is missing."""
+    root = Path(__file__).resolve().parent.parent
+    if (root / "pyproject.toml").exists():
+        file = root / "conf" / "engine.toml"
+    else:
+        file = _home(environment, "XDG_CONFIG_HOME", ".config") / "engine.toml"
+    if not file.exists():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(as_toml())
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be written: {error.strerror}", EXIT_PERMISSION) from error
+    return file
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}", EXIT_PERMISSION) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not TOML: {error}") from error
+
+
+def _check(values: object, struct: type, origin: str, *, is_text: bool) -> None:
+    try:
+        msgspec.convert(values, struct, strict=not is_text)
+    except msgspec.ValidationError as error:
+        words, _, place = str(error).partition(" - at `")
+        key = place.rstrip("`").removeprefix("$").lstrip(".")
+        if words.startswith("Object contains unknown field"):
+            unknown = words.split("`")[1]
+            key, words = f"{key}.{unknown}".lstrip("."), "no such setting"
+        name = origin if is_text else f"{origin}: {key}"
+        raise ConfigError(f"{name}: {words[:1].lower()}{words[1:].replace('`', '')}") from error
+
+
+def _from_text(item: SettingField, text: str) -> Any:  # noqa: ANN401 - text, or a list of texts, which msgspec converts
+    if item.is_list:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _nested(item: SettingField, value: object) -> dict[str, Any]:
+    return {item.section: {item.name: value}} if item.section else {item.name: value}
+
+
+def _check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
+    """What types cannot say: addresses, networks, endpoints."""
+
+    def wrong(key: str, words: str) -> ConfigError:
+        origin = origins[key]
+        return ConfigError(f"{origin}: {words}" if origin.startswith(("--", "RLPX_")) else f"{origin}: {key}: {words}")
+
+    if settings.listen:
+        try:
+            host_port(settings.listen)
+        except ValueError as error:
+            raise wrong("listen", str(error)) from error
+    cidr_lists = {
+        "throttle.exempt_cidrs": settings.throttle.exempt_cidrs,
+        "access.allow_cidrs": settings.access.allow_cidrs,
+        "access.deny_cidrs": settings.access.deny_cidrs,
+    }
+    for key, cidrs in cidr_lists.items():
+        for cidr in cidrs:
+            try:
+                ipaddress.ip_network(cidr)
+            except ValueError as error:
+                raise wrong(key, str(error)) from error
+    for key, endpoint in (
+        ("control.endpoint", settings.control.endpoint),
+        ("events.endpoint", settings.events.endpoint),
+    ):
+        if endpoint and not is_loopback_endpoint(endpoint):
+            raise wrong(
+                key, f"{endpoint} is not tcp://127.0.0.1:PORT; other addresses need encryption, which is not there yet"
+            )
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """`HOST:PORT` with a numeric host, brackets around IPv6. Raises `ValueError`."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdecimal() or int(port) > 0xFFFF:  # noqa: PLR2004 - the highest port
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError as error:
+        raise ValueError(f"{host!r} is not an IP address") from error
+    return host, int(port)
+
+
+def is_loopback_endpoint(endpoint: str) -> bool:
+    """Whether a ZeroMQ endpoint is tcp on this machine only."""
+    parts = urlsplit(endpoint)
+    try:
+        return parts.scheme == "tcp" and parts.port is not None and ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+# -- chain, key, directories ----------------------------------------------------------------------------------------------
+
+
+def load_chain(name: str) -> Chain:
+    """A chain file by its name in `conf/`, or by its path. Raises `ConfigError`."""
+    if "/" in name or name.endswith(".toml"):
+        file = Path(name)
+    else:
+        here = Path(__file__).resolve().parent
+        # A wheel carries conf/ inside the package; a clone has it beside it.
+        folder = here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+        file = folder / f"{name}.toml"
+    values = _read_toml(file)
+    _check(values, Chain, str(file), is_text=False)
+    return msgspec.convert(values, Chain)
+
+
+def load_key(path: str, environment: Mapping[str, str]) -> PrivateKey:
+    """The node key, 64 hex digits in a file that only its owner can read; made where it is missing. Raises `ConfigError`."""
+    file = Path(path).expanduser() if path else _home(environment, "XDG_STATE_HOME", ".local/state") / "node.key"
+    try:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as created:
+                created.write(PrivateKey.generate(secrets.token_bytes).secret.hex() + "\n")
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigError(f"{file}: others can read the node key (mode {mode:04o}); chmod 600 it", EXIT_PERMISSION)
+        text = file.read_text().strip().removeprefix("0x")
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}", EXIT_PERMISSION) from error
+    try:
+        return PrivateKey(bytes.fromhex(text))
+    except (ValueError, UsageError) as error:
+        raise ConfigError(f"{file}: not a node key: 64 hex digits, not zero and below the group order") from error
+
+
+def run_dir_path(setting: str, environment: Mapping[str, str]) -> Path:
+    """The setting, else `$XDG_RUNTIME_DIR/rlpx-engine`, else `~/.local/state/rlpx-engine`."""
+    if setting:
+        return Path(setting).expanduser()
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / APPLICATION if runtime else _home({}, "", ".local/state")
+
+
+class RunDir:
+    """The directory of sockets and lock, held by one engine at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def take(self) -> None:
+        """Make it, mode 0700, lock it, and clear what a killed engine left. Raises `ConfigError`."""
+        longest = len(os.fsencode(self.path.absolute() / LONGEST_SOCKET_NAME))
+        if longest > SOCKET_PATH_MAX_BYTES:
+            raise ConfigError(
+                f"{self.path}: run_dir is too long for a Unix socket: {longest} bytes with the socket's name, "
+                f"{SOCKET_PATH_MAX_BYTES} fit"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.chmod(0o700)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: run_dir: {error.strerror}", EXIT_PERMISSION) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._lock, 32).decode("ascii", "replace").strip() or "unknown"
+            raise ConfigError(
+                f"{self.path}: run_dir is held by another engine, process {holder}", EXIT_UNAVAILABLE
+            ) from error
+        os.truncate(self._lock, 0)
+        os.write(self._lock, f"{os.getpid()}\n".encode())
+        for left in self.path.glob("*.ipc"):
+            left.unlink(missing_ok=True)
+
+    def endpoint(self, name: str) -> str:
+        """The ZeroMQ endpoint of a socket in it."""
+        return f"ipc://{self.path.absolute() / name}.ipc"
+
+    def leave(self) -> None:
+        """Remove the sockets and let go of the lock."""
+        for left in self.path.glob("*.ipc"):
+            left.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.truncate(self._lock, 0)
+            os.close(self._lock)
+            self._lock = None
+
+
+def _home(environment: Mapping[str, str], variable: str, fallback: str) -> Path:
+    base = environment.get(variable)
+    return (Path(base) if base else Path.home() / fallback) / APPLICATION

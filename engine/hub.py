@@ -1,0 +1,175 @@
+"""The users' ZeroMQ sockets: commands on a ROUTER, events through a proxy of XSUB and XPUB in a thread of its own.
+
+Traffic events of the workers pass through libzmq's proxy and never through Python; the engine's own, lifecycle, enter it
+beside them. A user that does not read loses its own events only, and the numbers show it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import zmq
+
+from engine.config import RunDir
+from engine.settings import ControlSettings, EventSettings
+from protocol.batches import Batches, EventFields, Interest
+
+# Requests taken in one turn of the loop.
+REQUEST_BUDGET: Final = 256
+# Replies that wait for one user before more are dropped: a user that never reads must not grow our memory.
+REPLY_QUEUE: Final = 1000
+# The proxy takes this long at the end to pass on what is left.
+LINGER_MILLISECONDS: Final = 300
+_INPROC: Final = "inproc://engine-events"
+
+log = structlog.get_logger()
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class Envelope:
+    """Where a reply goes: the ROUTER's identity frame, and the empty frame if the user's socket sent one."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self.frames = frames
+
+
+class Hub:
+    """`on_request` gets each request's envelope, text and attached frames; answer it with `reply`, once."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        settings: tuple[ControlSettings, EventSettings],
+        loop: asyncio.AbstractEventLoop,
+        on_request: Callable[[Envelope, bytes, list[bytes]], None],
+    ) -> None:
+        self._loop = loop
+        self._on_request = on_request
+        self._run_dir = run_dir
+        self._control, self._events = settings
+        self._context: Context = zmq.Context()
+        self._batches = Batches(None)
+        self._is_due = False
+        self._interest = Interest()
+        self._router = self._context.socket(zmq.ROUTER)
+        self._publisher = self._context.socket(zmq.XPUB)
+        self._xsub = self._context.socket(zmq.XSUB)
+        self._xpub = self._context.socket(zmq.XPUB)
+        self._proxy = threading.Thread(target=self._run_proxy, name="event-proxy", daemon=True)
+
+    @property
+    def traffic_endpoint(self) -> str:
+        """Where workers connect their XPUB."""
+        return self._run_dir.endpoint("traffic")
+
+    def start(self) -> None:
+        """Bind everything. Raises `zmq.ZMQError` where an endpoint is taken."""
+        queue = self._events.queue_batches
+        self._xsub.setsockopt(zmq.RCVHWM, queue)
+        self._xpub.setsockopt(zmq.SNDHWM, queue)
+        self._xsub.bind(self.traffic_endpoint)
+        self._xsub.bind(_INPROC)
+        self._xpub.bind(self._run_dir.endpoint("events"))
+        if self._events.endpoint:
+            self._xpub.bind(self._events.endpoint)
+        for sock in (self._router, self._publisher, self._xsub, self._xpub):
+            sock.setsockopt(zmq.LINGER, LINGER_MILLISECONDS)
+        self._publisher.setsockopt(zmq.XPUB_NODROP, 1)
+        self._publisher.setsockopt(zmq.SNDHWM, 0)
+        self._publisher.connect(_INPROC)
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._router.setsockopt(zmq.SNDHWM, REPLY_QUEUE)
+        self._router.setsockopt(zmq.MAXMSGSIZE, self._control.max_request_bytes)
+        self._router.bind(self._run_dir.endpoint("control"))
+        if self._control.endpoint:
+            self._router.bind(self._control.endpoint)
+        self._proxy.start()
+        self._loop.add_reader(_descriptor(self._router), self._on_readable)
+        self._loop.add_reader(_descriptor(self._publisher), self._read_subscriptions)
+        self._loop.call_soon(self._on_readable)
+
+    def close(self) -> None:
+        """Send what waits, then let go of everything."""
+        self.flush()
+        self._loop.remove_reader(_descriptor(self._router))
+        self._loop.remove_reader(_descriptor(self._publisher))
+        self._router.close()
+        self._publisher.close()
+        # Terminating the context ends the proxy, which closes its two sockets.
+        self._context.term()
+        self._proxy.join()
+
+    # -- events -------------------------------------------------------------------------------------------------------------
+
+    def wants(self, topic: str) -> bool:
+        """Whether anybody reads a topic: what nobody reads need not be made."""
+        return self._interest[topic]
+
+    def publish(self, topic: str, event: EventFields) -> None:
+        """Publish one event of the engine's own; it leaves within this turn of the loop."""
+        self._batches.add(topic, event)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send the engine's events that wait. This pipe is inside the process and never refuses."""
+        self._is_due = False
+        for batch in self._batches.take():
+            self._publisher.send_multipart(batch.frames())
+            batch.sent()
+        self._read_subscriptions()
+
+    def _read_subscriptions(self) -> None:
+        while True:
+            try:
+                self._interest.change(self._publisher.recv(zmq.DONTWAIT))
+            except zmq.Again:
+                return
+
+    def _run_proxy(self) -> None:
+        try:
+            zmq.proxy(self._xsub, self._xpub)
+        except zmq.ContextTerminated:
+            pass
+        finally:
+            self._xsub.close()
+            self._xpub.close()
+
+    # -- commands -----------------------------------------------------------------------------------------------------------
+
+    def reply(self, envelope: Envelope, body: bytes, attachment: bytes | None = None) -> None:
+        """Answer a request. A user that has gone, or does not read, loses its reply."""
+        frames = [*envelope.frames, body] if attachment is None else [*envelope.frames, body, attachment]
+        try:
+            self._router.send_multipart(frames, zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            log.info("a reply found no reader", error=error.strerror)
+        # Sending may have swallowed the edge that tells of the next request.
+        self._loop.call_soon(self._on_readable)
+
+    def _on_readable(self) -> None:
+        if self._router.closed:
+            return
+        for _ in range(REQUEST_BUDGET):
+            try:
+                frames = self._router.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            # A REQ socket puts an empty frame behind the identity, a DEALER need not.
+            split = 2 if len(frames) > 1 and not frames[1] else 1
+            body = frames[split : split + 1]
+            self._on_request(Envelope(frames[:split]), body[0] if body else b"", frames[split + 1 :])
+        self._loop.call_soon(self._on_readable)
+
+
+def _descriptor(sock: zmq.Socket[bytes]) -> int:
+    """The descriptor that tells, on an edge, that the socket may have something."""
+    return int(sock.getsockopt(zmq.FD))

@@ -1,0 +1,108 @@
+"""Published events as users receive them: batched by topic, numbered, three frames `topic | head | body`.
+
+It knows the layout and the numbers, not the socket. What the socket refuses is dropped whole, and every later batch of the
+topic says how many events were lost so far.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+
+# Version of the head's layout, `v` in it.
+HEAD_VERSION: Final = 1
+_SUBSCRIBE: Final = b"\x01"
+
+EventFields = dict[str, object]
+
+
+class Interest(dict[str, bool]):
+    """Whether anybody subscribed to a topic: ZeroMQ's prefix match, worked out once per topic and change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._prefixes: set[bytes] = set()
+
+    def __missing__(self, topic: str) -> bool:
+        name = topic.encode()
+        wanted = self[topic] = any(name.startswith(prefix) for prefix in self._prefixes)
+        return wanted
+
+    def change(self, frame: bytes) -> None:
+        """Take a message of an XPUB: 1 or 0, then the prefix."""
+        if frame[:1] == _SUBSCRIBE:
+            self._prefixes.add(frame[1:])
+        else:
+            self._prefixes.discard(frame[1:])
+        self.clear()
+
+
+class Batch:
+    """What waits of one topic, and its numbers."""
+
+    __slots__ = ("bodies", "dropped", "events", "seq", "topic", "worker")
+
+    def __init__(self, topic: str, worker: int | None) -> None:
+        self.topic = topic
+        self.worker = worker
+        self.events: list[EventFields] = []
+        self.bodies: list[bytes] = []
+        self.seq = 0
+        self.dropped = 0
+
+    def frames(self) -> tuple[bytes, bytes, bytes]:
+        """The batch as it goes out, with the number that `sent` will confirm."""
+        head = {
+            "v": HEAD_VERSION,
+            "worker": self.worker,
+            "seq": self.seq + 1,
+            "dropped": self.dropped,
+            "events": self.events,
+        }
+        return self.topic.encode(), orjson.dumps(head), b"".join(self.bodies)
+
+    def sent(self) -> None:
+        """The socket took it."""
+        self.seq += 1
+        self._begin()
+
+    def refused(self) -> int:
+        """The socket did not take it: its events are lost and counted. Gives how many."""
+        lost = len(self.events)
+        self.dropped += lost
+        self._begin()
+        return lost
+
+    def _begin(self) -> None:
+        self.events, self.bodies = [], []
+
+
+class Batches:
+    """The batches of one publisher. `worker` is its index, `None` for the engine."""
+
+    __slots__ = ("_by_topic", "_waiting", "_worker", "waiting_bytes")
+
+    def __init__(self, worker: int | None) -> None:
+        self._worker = worker
+        self._by_topic: dict[str, Batch] = {}
+        self._waiting: dict[str, Batch] = {}
+        self.waiting_bytes = 0
+
+    def add(self, topic: str, event: EventFields, payload: bytes = b"") -> None:
+        """Enter one event with its payload, whose size it already states."""
+        batch = self._by_topic.get(topic)
+        if batch is None:
+            batch = self._by_topic[topic] = Batch(topic, self._worker)
+        batch.events.append(event)
+        if payload:
+            batch.bodies.append(payload)
+            self.waiting_bytes += len(payload)
+        self._waiting[topic] = batch
+
+    def take(self) -> list[Batch]:
+        """The batches that wait; each wants `sent` or `refused`."""
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
+        self.waiting_bytes = 0
+        return waiting

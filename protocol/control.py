@@ -1,0 +1,326 @@
+"""What the engine and its workers say to each other: tagged structs, one union per direction, and their framing.
+
+A worker inherits one end of a SEQPACKET pair. Its first record is a `Configure` with the descriptor of a stream; each
+later one is a `Handoff` with an accepted socket. Commands go down the stream and reports come up it, each as four bytes of
+big-endian length and a msgpack struct. The end of either is the end of the other process.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, NewType, TypeVar
+
+import msgspec
+
+from protocol.errors import DisconnectReason
+from protocol.eth import Head
+from protocol.events import EndedBy, Stage
+from protocol.forkid import Chain
+
+SessionId = NewType("SessionId", int)
+WorkerId = NewType("WorkerId", int)
+# Ties a reply of a worker to the command it answers.
+CallId = NewType("CallId", int)
+
+# The configuration and any handoff stay far below the 200 KiB that one SEQPACKET record may have.
+RECORD_MAX_BYTES: Final = 64 * 1024
+_LENGTH_BYTES: Final = 4
+
+
+class NodeConfig(msgspec.Struct, frozen=True):
+    """What a worker says of the node in every Hello. `key` is the node's secret; it is never logged."""
+
+    key: bytes
+    client: str
+    listen_port: int
+    # Name, version and number of message codes.
+    protocols: tuple[tuple[str, int, int], ...]
+
+    def __repr__(self) -> str:
+        return f"NodeConfig(client={self.client!r}, key=secret)"
+
+
+class SessionConfig(msgspec.Struct, frozen=True):
+    """Bounds of every session, in seconds and bytes; `conf/engine.toml` explains them."""
+
+    handshake_seconds: float
+    pending_inbound_seconds: float
+    pending_outbound_seconds: float
+    connect_seconds: float
+    ping_interval_seconds: float
+    ping_seconds: float
+    goodbye_seconds: float
+    max_goodbyes: int
+    write_queue_bytes: int
+
+
+class OutboxConfig(msgspec.Struct, frozen=True):
+    """How traffic events leave a worker: where to, how long they wait for company, and how much waits."""
+
+    endpoint: str
+    batch_seconds: float
+    batch_bytes: int
+    queue_batches: int
+
+
+class Configure(msgspec.Struct, frozen=True, tag="configure"):
+    """The first record on a worker's pair, with the descriptor of its stream."""
+
+    worker: WorkerId
+    node: NodeConfig
+    chain: Chain
+    head: Head
+    session: SessionConfig
+    outbox: OutboxConfig
+
+
+class Handoff(msgspec.Struct, frozen=True, tag="handoff"):
+    """An accepted socket, whose descriptor is in the same record. `refusal` asks only for a polite goodbye."""
+
+    session: SessionId
+    remote: str
+    refusal: DisconnectReason | None = None
+
+
+# -- commands: engine to worker ---------------------------------------------------------------------------------------------
+
+
+class Dial(msgspec.Struct, frozen=True, tag="dial"):
+    """Connect to a peer and open a session as initiator. `peer` is the 64-byte id."""
+
+    session: SessionId
+    peer: bytes
+    host: str
+    port: int
+
+
+class Judge(msgspec.Struct, frozen=True, tag="judge"):
+    """The verdict on an authenticated session: go on, or end with `refusal` for the given cause."""
+
+    session: SessionId
+    refusal: DisconnectReason | None = None
+    cause: str = ""
+
+
+class DisconnectSession(msgspec.Struct, frozen=True, tag="disconnect"):
+    """Ask the worker to end one session politely."""
+
+    session: SessionId
+    reason: DisconnectReason
+    cause: str
+    by: EndedBy = EndedBy.US
+
+
+class SendMessage(msgspec.Struct, frozen=True, tag="send"):
+    """Send one message on one session; a `Reply` follows."""
+
+    call: CallId
+    session: SessionId
+    capability: str
+    message: int
+    payload: bytes
+
+
+class AskSessions(msgspec.Struct, frozen=True, tag="ask_sessions"):
+    """Ask for the running figures of some sessions, or of all; a `Figures` follows."""
+
+    call: CallId
+    sessions: tuple[SessionId, ...] | None = None
+
+
+class SetHead(msgspec.Struct, frozen=True, tag="set_head"):
+    """New handshakes announce this head; a `Reply` follows."""
+
+    call: CallId
+    head: Head
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Say goodbye to every peer, then end the process."""
+
+    reason: DisconnectReason
+    cause: str
+
+
+Command = Dial | Judge | DisconnectSession | SendMessage | AskSessions | SetHead | Drain
+
+# -- reports: worker to engine ----------------------------------------------------------------------------------------------
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The worker takes handoffs and commands from now on."""
+
+    pid: int
+
+
+class HandoffLost(msgspec.Struct, frozen=True, tag="handoff_lost"):
+    """A record arrived without its socket (the descriptor table was full), or the socket could not be adopted."""
+
+    session: SessionId
+    cause: str
+
+
+class SessionConnected(msgspec.Struct, frozen=True, tag="connected"):
+    """The TCP connection of a dial is up."""
+
+    session: SessionId
+    local: str
+    remote: str
+
+
+class SessionAuthenticated(msgspec.Struct, frozen=True, tag="authenticated"):
+    """The peer's id is proved; the engine owes a `Judge`."""
+
+    session: SessionId
+    peer: bytes
+
+
+class RemoteChain(msgspec.Struct, frozen=True):
+    """The peer's Status, in the words that users see; hashes in hex with 0x."""
+
+    network_id: int
+    genesis: str
+    fork_hash: str
+    fork_next: int
+    head: str
+    total_difficulty: str | None = None
+    earliest: int | None = None
+    latest: int | None = None
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """Running figures of a session."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    rtt_ms: float | None = None
+    queued_bytes: int = 0
+
+
+class SessionEstablished(msgspec.Struct, frozen=True, tag="established"):
+    """The session is active."""
+
+    session: SessionId
+    client: str
+    capabilities: tuple[str, ...]
+    shared: tuple[str, ...]
+    listen_port: int
+    local: str
+    chain: RemoteChain
+    traffic: Traffic
+
+
+class SessionClosed(msgspec.Struct, frozen=True, tag="closed"):
+    """The end of a session: exactly one per handoff or dial."""
+
+    session: SessionId
+    ended_by: EndedBy
+    reason: DisconnectReason | None
+    cause: str
+    stage: Stage
+    traffic: Traffic
+
+
+class Figures(msgspec.Struct, frozen=True, tag="figures"):
+    """Answer to `AskSessions`: stage, figures and the block range of each session that the worker has."""
+
+    call: CallId
+    sessions: dict[int, tuple[Stage, Traffic, tuple[int, int, str] | None]]
+
+
+class Reply(msgspec.Struct, frozen=True, tag="reply"):
+    """Answer to a command: done, or the name and the words of an error."""
+
+    call: CallId
+    error: str | None = None
+    message: str = ""
+
+
+class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
+    """Once a second: how the worker is."""
+
+    pending: int
+    active: int
+    goodbyes: int
+    loop_lag_ms: float
+    memory_bytes: int
+    dropped_events: int
+
+
+class LogLine(msgspec.Struct, frozen=True, tag="log"):
+    """Something for the engine's log; workers have none of their own. `level` as in `logging`."""
+
+    level: str
+    message: str
+    session: SessionId | None = None
+
+
+Report = (
+    Ready
+    | HandoffLost
+    | SessionConnected
+    | SessionAuthenticated
+    | SessionEstablished
+    | SessionClosed
+    | Figures
+    | Reply
+    | Pulse
+    | LogLine
+)
+
+Record = Configure | Handoff
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_record_decoder: Final[msgspec.msgpack.Decoder[Record]] = msgspec.msgpack.Decoder(Record)
+T = TypeVar("T")
+
+
+def encode_record(record: Record) -> bytes:
+    """One SEQPACKET record."""
+    return _encoder.encode(record)
+
+
+def decode_record(data: bytes) -> Record:
+    """Read what `encode_record` wrote."""
+    return _record_decoder.decode(data)
+
+
+def encode(message: Command | Report) -> bytes:
+    """One message on the stream, with its length in front."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+class StreamDecoder(Generic[T]):
+    """Messages of one direction, out of a stream of bytes in any cut. Both ends are ours: bad data is a fault."""
+
+    def __init__(self, union: type[T]) -> None:
+        self._decoder = msgspec.msgpack.Decoder(union)
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[T]:
+        """Take a chunk; the messages that it completes."""
+        buffer = self._buffer
+        buffer += data
+        messages: list[T] = []
+        start = 0
+        while len(buffer) - start >= _LENGTH_BYTES:
+            body = start + _LENGTH_BYTES
+            end = body + int.from_bytes(buffer[start:body], "big")
+            if len(buffer) < end:
+                break
+            messages.append(self._decoder.decode(memoryview(buffer)[body:end]))
+            start = end
+        del buffer[:start]
+        return messages
+
+
+def command_decoder() -> StreamDecoder[Command]:
+    """For a worker's end of the stream."""
+    return StreamDecoder(Command)  # type: ignore[arg-type]  # a union is a type to msgspec
+
+
+def report_decoder() -> StreamDecoder[Report]:
+    """For the engine's end of the stream."""
+    return StreamDecoder(Report)  # type: ignore[arg-type]  # a union is a type to msgspec

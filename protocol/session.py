@@ -1,0 +1,459 @@
+"""One peer connection from first byte to end, without a socket and without a clock.
+
+    session.receive(data, now=…)   bytes in: a list of events out; never raises because of what a peer sent
+    session.tick(now=…)            let time pass, once `deadline` is reached
+    session.outgoing()             bytes to write, drained after every call
+
+Inside, one stage at a time. The handshake is another object than the frame cipher; what may come in which stage is one
+table, and absence from it is the error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import ClassVar, Final
+
+import msgspec
+
+from protocol import eth, handshake, p2p, rlp
+from protocol.capabilities import SubProtocol, share
+from protocol.crypto import Entropy, PrivateKey
+from protocol.errors import (
+    DisconnectReason,
+    MessageError,
+    NotSharedError,
+    PeerError,
+    TimeoutPeerError,
+    UselessPeerError,
+)
+from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Stage
+from protocol.frames import MAX_FRAME_BYTES, FrameCipher
+from protocol.messages import MessageKind, MessageTable, message_table
+
+# A Status, a Disconnect, a ping: nothing longer is legal before the session is active.
+MAX_PENDING_FRAME_BYTES: Final = 2048
+# At these no further frame is opened.
+_STOPS: Final = frozenset({Stage.VERDICT, Stage.CLOSED})
+
+
+class Role(StrEnum):
+    """Who opened the connection: the initiator dialled."""
+
+    INITIATOR = "outbound"
+    RESPONDER = "inbound"
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds each part of a session may take.
+
+    `handshake` bounds auth and ack, `pending` all until active counted from the start of the session, `ping_interval` is
+    the quiet time after which we ping, `ping` what the pong may take.
+    """
+
+    handshake: float = 5.0
+    pending: float = 10.0
+    ping_interval: float = 15.0
+    ping: float = 15.0
+
+
+class LocalNode(msgspec.Struct, frozen=True):
+    """What all sessions of a worker have in common. `interest` says for a topic whether anybody reads it."""
+
+    key: PrivateKey
+    hello: p2p.Hello
+    protocols: tuple[SubProtocol, ...]
+    interest: Mapping[str, bool]
+    entropy: Entropy
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What one session starts from. `peer` is the dialled id; `refusal` ends it politely after the ECIES handshake."""
+
+    role: Role
+    node: LocalNode
+    chain: eth.LocalChain
+    wall_seconds: int
+    timeouts: Timeouts = Timeouts()
+    peer: bytes | None = None
+    refusal: DisconnectReason | None = None
+
+
+class Session:
+    """See the module. Read-only for others: `stage`, `peer`, `hello`, `status`, `deadline` and the counters."""
+
+    __slots__ = (
+        "_bucket",
+        "_chain",
+        "_cipher",
+        "_events",
+        "_handshake_buffer",
+        "_hello_sent",
+        "_initiator",
+        "_is_admitted",
+        "_node",
+        "_now",
+        "_out",
+        "_ping_sent_at",
+        "_refusal",
+        "_table",
+        "_timeouts",
+        "_wall_seconds",
+        "bytes_in",
+        "bytes_out",
+        "deadline",
+        "hello",
+        "messages_in",
+        "messages_out",
+        "peer",
+        "remote_range",
+        "role",
+        "rtt_seconds",
+        "stage",
+        "status",
+    )
+
+    def __init__(self, setup: Setup, *, now: float) -> None:
+        self.role = setup.role
+        self._node = setup.node
+        self._chain = setup.chain
+        self._wall_seconds = setup.wall_seconds
+        self._timeouts = setup.timeouts
+        self._refusal = setup.refusal
+        self._now = now
+        self._events: list[Event] = []
+        self._out: list[bytes] = []
+        self._handshake_buffer = b""
+        self._cipher: FrameCipher | None = None
+        self._table: MessageTable | None = None
+        self._bucket: p2p.PingBucket | None = None
+        self._hello_sent = False
+        self._is_admitted = False
+        self._ping_sent_at: float | None = None
+        self.peer = setup.peer
+        self.hello: p2p.Hello | None = None
+        self.status: eth.Status | None = None
+        # Earliest, latest and latest hash, from Status and later updates; None below eth/69.
+        self.remote_range: tuple[int, int, bytes] | None = None
+        self.rtt_seconds: float | None = None
+        self.bytes_in = self.bytes_out = self.messages_in = self.messages_out = 0
+        self.deadline = now + self._timeouts.handshake
+        self.stage = Stage.AUTH
+        self._initiator: handshake.Initiator | None = None
+        if setup.peer is not None:
+            self._initiator = handshake.Initiator(self._node.key, setup.peer, self._node.entropy)
+            self._write(self._initiator.auth)
+            self.stage = Stage.ACK
+
+    # -- what the driver calls ------------------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Nothing follows: what is still to be written is a goodbye."""
+        return self.stage is Stage.CLOSED
+
+    @property
+    def is_held(self) -> bool:
+        """Bytes wait for the verdict: the driver should not read more."""
+        return self.stage is Stage.VERDICT
+
+    @property
+    def shared(self) -> MessageTable | None:
+        """The message table of the negotiated capabilities, once Hello is done."""
+        return self._table
+
+    def receive(self, data: bytes, *, now: float) -> list[Event]:
+        """Take bytes as they came from the peer; the events they caused, in order."""
+        if self.stage is Stage.CLOSED:
+            return []
+        self._now = now
+        self.bytes_in += len(data)
+        try:
+            if self._cipher is not None:
+                self._cipher.feed(data)
+            else:
+                self._on_handshake_bytes(data)
+            if self._cipher is not None:
+                self._open_frames(self._cipher)
+        except PeerError as error:
+            self._fail(error)
+        return self._take_events()
+
+    def admit(self, *, now: float) -> list[Event]:
+        """The verdict is yes: go on, with what has been held back as well."""
+        if self.stage is Stage.CLOSED:
+            return []
+        self._now = now
+        self._is_admitted = True
+        if self.stage is Stage.VERDICT and self._cipher is not None:
+            try:
+                self._establish()
+                self._open_frames(self._cipher)
+            except PeerError as error:
+                self._fail(error)
+        return self._take_events()
+
+    def tick(self, *, now: float) -> list[Event]:
+        """Let time pass; call it when `deadline` is reached."""
+        if now < self.deadline or self.stage is Stage.CLOSED:
+            return []
+        self._now = now
+        if self.stage is not Stage.ACTIVE:
+            self._fail(TimeoutPeerError(f"the peer took too long at {self.stage}"))
+        elif self._ping_sent_at is not None:
+            self._fail(TimeoutPeerError(f"no pong within {self._timeouts.ping:g} s"))
+        else:
+            self._ping_sent_at = now
+            self.deadline = now + self._timeouts.ping
+            self._send_base(p2p.PING_CODE, p2p.EMPTY_LIST)
+        return self._take_events()
+
+    def disconnect(self, reason: DisconnectReason, cause: str, *, by: EndedBy = EndedBy.US) -> list[Event]:
+        """Say goodbye with `reason` and end."""
+        if self.stage is not Stage.CLOSED:
+            self._close(by, self._say_goodbye(reason), cause)
+        return self._take_events()
+
+    def connection_lost(self, cause: str, *, by: EndedBy = EndedBy.NETWORK) -> list[Event]:
+        """The connection is gone, or has to go, without a goodbye."""
+        if self.stage is not Stage.CLOSED:
+            if by is EndedBy.NETWORK and not self.bytes_in:
+                cause += " before it sent a byte"
+            self._close(by, None, cause)
+        return self._take_events()
+
+    def send(self, capability: str, message_id: int, payload: bytes) -> None:
+        """Send an RLP payload as one message of a shared capability. Raises `NotSharedError`, `UsageError`."""
+        if self.stage is not Stage.ACTIVE or self._table is None:
+            raise NotSharedError(f"the session is not active but at {self.stage}")
+        self._send_message(self._table.find(capability, message_id), payload)
+
+    def answer(self, request: MessageReceived, payload: bytes) -> None:
+        """Send the response to a request of the peer; after the end it is nobody's any more."""
+        kind = request.kind
+        if self.stage is Stage.ACTIVE and kind.answer is not None:
+            self.send(kind.capability.name, kind.answer, payload)
+
+    def outgoing(self) -> bytes:
+        """The bytes to write now; asking again gives the next ones."""
+        out = self._out
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self.bytes_out += len(data)
+        return data
+
+    # -- the handshake ----------------------------------------------------------------------------------------------------
+
+    def _on_handshake_bytes(self, data: bytes) -> None:
+        data = self._handshake_buffer + data
+        if len(data) >= handshake.SIZE_BYTES:
+            end = handshake.SIZE_BYTES + handshake.packet_size(data[: handshake.SIZE_BYTES])
+            if len(data) >= end:
+                self._handshake_buffer = b""
+                self._on_handshake_packet(data[:end])
+                data = data[end:]
+                if self._cipher is not None:
+                    self._cipher.feed(data)
+                return
+        self._handshake_buffer = data
+
+    def _on_handshake_packet(self, packet: bytes) -> None:
+        if self._initiator is not None:
+            peer = self._initiator.peer.id
+            secrets = self._initiator.open_ack(packet)
+            self._initiator = None
+        else:
+            responder = handshake.Responder(packet, self._node.key, self._node.entropy)
+            peer, secrets = responder.peer.id, responder.secrets
+            self._write(responder.ack)
+        self.peer = peer
+        self._cipher = FrameCipher(secrets)
+        self.stage = Stage.HELLO
+        self.deadline += self._timeouts.pending - self._timeouts.handshake
+        self._events.append(Authenticated(peer))
+        if self._refusal is not None:
+            self._close(EndedBy.US, self._say_goodbye(self._refusal), "refused before Hello")
+            return
+        self._write(self._cipher.seal(bytes([p2p.HELLO_BYTE]) + self._node.hello.encode()))
+        self._hello_sent = True
+        self.messages_out += 1
+
+    # -- frames -----------------------------------------------------------------------------------------------------------
+
+    def _open_frames(self, cipher: FrameCipher) -> None:
+        if self.stage is Stage.VERDICT:
+            return
+        for content in cipher.frames():
+            self.messages_in += 1
+            if self.stage is Stage.ACTIVE and content and content[0] >= p2p.FIRST_CAPABILITY_CODE:
+                self._on_message(content)
+            else:
+                self._on_other(content)
+            if self.stage in _STOPS:
+                return
+
+    def _on_message(self, content: bytes) -> None:
+        """A capability's message on an active session: the hot path."""
+        table = self._table
+        code = content[0]
+        kind = table.by_code[code] if table is not None and code < len(table.by_code) else None
+        if kind is None:
+            raise MessageError(f"message code 0x{code:02x}, which no shared capability has")
+        payload = content[1:]
+        handler = self._ON_OWN_MESSAGE.get((kind.capability.name, kind.id))
+        if handler is not None:
+            handler(self, kind, payload)
+        if kind.answer is not None or self._node.interest[kind.topic]:
+            data = p2p.inflate(payload, kind.limit_bytes)
+            # eth/66 and snap: requests and responses are lists that start with their id (EIP-2481).
+            request_id = None if kind.role is eth.Role.ANNOUNCEMENT else rlp.first_uint(data)
+            self._events.append(MessageReceived(kind, data, len(payload), request_id))
+        else:
+            # Nobody reads it: the length is still checked, nothing is inflated.
+            p2p.inflated_bytes(payload, kind.limit_bytes)
+
+    def _on_status_again(self, _kind: MessageKind, _payload: bytes) -> None:
+        raise MessageError("a second Status")
+
+    def _on_block_range(self, kind: MessageKind, payload: bytes) -> None:
+        self.remote_range = eth.decode_block_range(p2p.inflate(payload, kind.limit_bytes))
+
+    # Messages that concern the session itself, beside whoever reads them.
+    _ON_OWN_MESSAGE: ClassVar[dict[tuple[str, int], Callable[[Session, MessageKind, bytes], None]]] = {
+        (eth.NAME, eth.STATUS_ID): _on_status_again,
+        (eth.NAME, eth.BLOCK_RANGE_UPDATE_ID): _on_block_range,
+    }
+
+    def _on_other(self, content: bytes) -> None:
+        """All that is not a capability's message on an active session."""
+        if not content:
+            raise MessageError("an empty frame")
+        code: int | Stage = content[0]
+        if self._table is not None and self._table.eth is not None and code == self._table.eth.offset:
+            code = Stage.STATUS
+        handler = self._ALLOWED[self.stage].get(code)
+        if handler is None:
+            raise MessageError(f"message code 0x{content[0]:02x}, which may not come at {self.stage}")
+        handler(self, content[1:])
+
+    def _on_hello(self, payload: bytes) -> None:
+        hello = p2p.Hello.decode(payload)
+        self.hello = hello
+        hello.check(self.peer or b"")
+        table = message_table(share(self._node.protocols, hello.capabilities))
+        if table.eth is None:
+            offered = ", ".join(map(str, hello.capabilities)) or "nothing"
+            raise UselessPeerError(f"no shared version of eth; the peer offers {offered}")
+        self._table = table
+        self.stage = Stage.STATUS
+        self._bucket = p2p.PingBucket(now=self._now)
+        if self._cipher is not None:
+            self._cipher.limit_bytes = MAX_PENDING_FRAME_BYTES
+        status = eth.local_status(table.eth.capability.version, self._chain, self._wall_seconds)
+        self._send_message(table.find(eth.NAME, eth.STATUS_ID), status.encode())
+
+    def _on_status(self, payload: bytes) -> None:
+        version = self._table.eth.capability.version if self._table and self._table.eth else 0
+        status = eth.decode_status(p2p.inflate(payload, eth.MAX_STATUS_BYTES), version)
+        eth.check_status(status, version, self._chain, self._wall_seconds)
+        self.status = status
+        if status.earliest is not None and status.latest is not None:
+            self.remote_range = (status.earliest, status.latest, status.head)
+        self.stage = Stage.VERDICT
+        if self._is_admitted:
+            self._establish()
+
+    def _establish(self) -> None:
+        self.stage = Stage.ACTIVE
+        self.deadline = self._now + self._timeouts.ping_interval
+        if self._cipher is not None and self._table is not None and self.hello is not None and self.status is not None:
+            self._cipher.limit_bytes = MAX_FRAME_BYTES
+            self._events.append(Established(self.hello, self._table.shared, self.status))
+
+    def _on_disconnect_before_hello(self, payload: bytes) -> None:
+        self._on_remote_disconnect(p2p.decode_disconnect(payload))
+
+    def _on_disconnect(self, payload: bytes) -> None:
+        self._on_remote_disconnect(p2p.decode_disconnect_after_hello(payload))
+
+    def _on_remote_disconnect(self, reason: DisconnectReason | None) -> None:
+        self._close(
+            EndedBy.PEER, reason, "the peer said goodbye" if reason is not None else "the peer left without a reason"
+        )
+
+    def _on_ping(self, payload: bytes) -> None:
+        p2p.check_ping_payload(payload)
+        if self._bucket is not None:
+            self._bucket.take(now=self._now)
+        self._send_base(p2p.PONG_CODE, p2p.EMPTY_LIST)
+
+    def _on_pong(self, payload: bytes) -> None:
+        # A pong nobody asked for is ignored, as geth does.
+        p2p.check_ping_payload(payload)
+        if self._ping_sent_at is not None:
+            self.rtt_seconds = self._now - self._ping_sent_at
+            self._ping_sent_at = None
+            self.deadline = self._now + self._timeouts.ping_interval
+
+    # What may come in which stage, by the code's byte; eth's Status, whose code depends on what is shared, by its stage.
+    # Absence is the error.
+    _ALLOWED: ClassVar[dict[Stage, dict[int | Stage, Callable[[Session, bytes], None]]]] = {
+        Stage.HELLO: {
+            p2p.HELLO_BYTE: _on_hello,
+            p2p.DISCONNECT_CODE: _on_disconnect_before_hello,
+        },
+        Stage.STATUS: {
+            Stage.STATUS: _on_status,
+            p2p.DISCONNECT_CODE: _on_disconnect,
+            p2p.PING_CODE: _on_ping,
+            p2p.PONG_CODE: _on_pong,
+        },
+        Stage.ACTIVE: {
+            p2p.DISCONNECT_CODE: _on_disconnect,
+            p2p.PING_CODE: _on_ping,
+            p2p.PONG_CODE: _on_pong,
+        },
+    }
+
+    # -- out ----------------------------------------------------------------------------------------------------------------
+
+    def _send_message(self, kind: MessageKind, payload: bytes) -> None:
+        if self._cipher is not None:
+            self._write(self._cipher.seal(bytes([kind.code]) + p2p.deflate(payload)))
+            self.messages_out += 1
+
+    def _send_base(self, code: int, payload: bytes) -> None:
+        """A base protocol message. Snappy is on for all that follows our Hello (`rlpx.md`, "Snappy")."""
+        if self._cipher is not None:
+            body = p2p.deflate(payload) if self._hello_sent else payload
+            self._write(self._cipher.seal(bytes([code]) + body))
+            self.messages_out += 1
+
+    def _write(self, data: bytes) -> None:
+        self._out.append(data)
+
+    def _say_goodbye(self, reason: DisconnectReason | None) -> DisconnectReason | None:
+        """Send a Disconnect where one can be read; the reason that was really told."""
+        if reason is None or self._cipher is None:
+            return None
+        self._send_base(p2p.DISCONNECT_CODE, p2p.encode_disconnect(reason))
+        return reason
+
+    def _fail(self, error: PeerError) -> None:
+        if self.stage is not Stage.CLOSED:
+            self._close(EndedBy.US, self._say_goodbye(error.reason), str(error))
+
+    def _close(self, by: EndedBy, reason: DisconnectReason | None, cause: str) -> None:
+        self._events.append(Closed(by, reason, cause, self.stage))
+        self.stage = Stage.CLOSED
+        self.deadline = math.inf
+        self._initiator = None
+
+    def _take_events(self) -> list[Event]:
+        events = self._events
+        if events:
+            self._events = []
+        return events

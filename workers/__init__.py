@@ -1,0 +1,1 @@
+"""One uvloop process of many sessions. It shares nothing with its siblings and never imports the engine."""

@@ -1,0 +1,76 @@
+"""`python -m workers FD`: a worker on one end of a SEQPACKET pair that the engine has passed down."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+from contextlib import suppress
+from typing import Final, cast
+
+import uvloop
+
+from protocol import control
+from workers.worker import Worker
+
+# At the end the engine has this long to take the last reports.
+LAST_REPORTS_SECONDS: Final = 1.0
+
+
+class EngineStream(asyncio.Protocol):
+    """The stream to the engine: commands come down it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._decoder = control.command_decoder()
+        self.closed = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ready to report."""
+        self._worker.start(cast("asyncio.Transport", transport))
+
+    def data_received(self, data: bytes) -> None:
+        """Commands."""
+        for command in self._decoder.feed(data):
+            self._worker.command(command)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the end is the end, whatever the error
+        """The engine is gone, or we have closed and every report is written."""
+        self.closed.set()
+        self._worker.engine_lost()
+
+
+async def run(handoffs: socket.socket) -> None:
+    """Live until drained or until the engine is gone."""
+    data, fds, _, _ = socket.recv_fds(handoffs, control.RECORD_MAX_BYTES, 1)
+    if not data:
+        return  # the engine has gone again before it told us anything
+    record = control.decode_record(data)
+    if not isinstance(record, control.Configure) or not fds:
+        raise SystemExit("the first record is not a configuration with its stream")
+    handoffs.setblocking(False)
+    loop = asyncio.get_running_loop()
+    worker = Worker(handoffs, record, loop)
+    stream = EngineStream(worker)
+    transport, _ = await loop.create_connection(lambda: stream, sock=socket.socket(fileno=fds[0]))
+    # What lives now lives as long as the process: the collector need not look at it again.
+    gc.freeze()
+    await worker.stopped.wait()
+    worker.close()
+    transport.close()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stream.closed.wait(), LAST_REPORTS_SECONDS)
+
+
+def main() -> None:
+    """Start on the inherited descriptor."""
+    try:
+        handoffs = socket.socket(fileno=int(sys.argv[1]))
+    except (IndexError, ValueError, OSError):
+        sys.exit("usage: python -m workers FD (the engine starts workers; nobody else needs to)")
+    uvloop.run(run(handoffs))
+
+
+if __name__ == "__main__":
+    main()

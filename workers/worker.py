@@ -1,0 +1,386 @@
+"""The process: it adopts handed-over sockets, dials, drives the sessions, reports lifecycle, and publishes traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+from collections.abc import Callable
+from time import monotonic, time, time_ns
+from typing import Any, Final
+
+import zmq
+
+from protocol import control, crypto
+from protocol.capabilities import SubProtocol
+from protocol.control import Configure, Handoff, SessionId, Traffic
+from protocol.errors import DisconnectReason, PeerError, RlpError, UsageError
+from protocol.eth import LocalChain, Status
+from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Stage
+from protocol.forkid import Forks
+from protocol.p2p import Capability, Hello
+from protocol.session import LocalNode, Role, Session, Setup, Timeouts
+from workers.connection import Connection
+from workers.outbox import Outbox
+from workers.responder import answer_with_nothing
+from workers.wheel import BUCKET_SECONDS, Wheel
+
+# Sockets adopted in one turn of the loop, so that a burst of accepts does not starve the sessions.
+HANDOFF_BUDGET: Final = 32
+PULSE_SECONDS: Final = 1.0
+# At the end: how long goodbyes of a drained worker may take in all. Each has its own deadline besides.
+DRAIN_GRACE_SECONDS: Final = 0.5
+PAGE_BYTES: Final = resource.getpagesize()
+
+
+class Worker:
+    """All state of one worker process. `stopped` is set when there is nothing left to do."""
+
+    def __init__(self, handoffs: socket.socket, configure: Configure, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handoffs = handoffs
+        self._config = configure.session
+        self.goodbye_seconds = configure.session.goodbye_seconds
+        self.write_queue_bytes = configure.session.write_queue_bytes
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._outbox = Outbox(configure.worker, configure.outbox, self._context, loop.call_later)
+        self._node = _local_node(configure, self._outbox)
+        chain = configure.chain
+        self._chain = LocalChain(chain.network_id, chain.genesis, Forks(chain), configure.head)
+        self._inbound = Timeouts(
+            handshake=self._config.handshake_seconds,
+            pending=self._config.pending_inbound_seconds,
+            ping_interval=self._config.ping_interval_seconds,
+            ping=self._config.ping_seconds,
+        )
+        self._wheel = Wheel(now=monotonic())
+        self._connections: dict[SessionId, Connection] = {}
+        self._goodbyes: dict[Connection, None] = {}
+        self._dials: dict[SessionId, asyncio.Task[None]] = {}
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._engine: asyncio.Transport | None = None
+        self._loop_lag_seconds = 0.0
+        self._is_draining = False
+        self.stopped = asyncio.Event()
+
+    # -- life -------------------------------------------------------------------------------------------------------------
+
+    def start(self, engine: asyncio.Transport) -> None:
+        """Begin to take handoffs; `engine` is the stream that reports go up."""
+        self._engine = engine
+        self._loop.add_reader(self._outbox.fileno(), self._outbox.read_subscriptions)
+        self._loop.add_reader(self._handoffs.fileno(), self._on_handoffs)
+        self._outbox.read_subscriptions()
+        self._loop.call_later(BUCKET_SECONDS, self._on_turn, monotonic() + BUCKET_SECONDS)
+        self._loop.call_later(PULSE_SECONDS, self._on_pulse)
+        self.report(control.Ready(os.getpid()))
+
+    def engine_lost(self) -> None:
+        """The engine is gone: nobody can judge, count or command any more. End at once; the kernel closes the sockets."""
+        self.stopped.set()
+
+    def close(self) -> None:
+        """Let go of everything; the last traffic events leave."""
+        self._loop.remove_reader(self._handoffs.fileno())
+        self._loop.remove_reader(self._outbox.fileno())
+        self._outbox.close()
+        self._context.term()
+
+    def report(self, report: control.Report) -> None:
+        """Tell the engine. Lifecycle is bounded by the engine's own ledger, so nothing is ever dropped here."""
+        if self._engine is not None and not self._engine.is_closing():
+            self._engine.write(control.encode(report))
+
+    def command(self, command: control.Command) -> None:
+        """Carry out one command."""
+        self._COMMANDS[type(command)](self, command)
+
+    # -- handoffs and dials -----------------------------------------------------------------------------------------------
+
+    def _on_handoffs(self) -> None:
+        for _ in range(HANDOFF_BUDGET):
+            try:
+                data, fds, flags, _ = socket.recv_fds(self._handoffs, control.RECORD_MAX_BYTES, 1)
+            except BlockingIOError:
+                return
+            if not data:
+                self.engine_lost()
+                return
+            record = control.decode_record(data)
+            if not isinstance(record, Handoff):
+                continue
+            if not fds or flags & socket.MSG_CTRUNC:
+                # The table of descriptors was full: the kernel has closed the socket, its place must not leak.
+                self.report(control.HandoffLost(record.session, "the worker is out of file descriptors"))
+                continue
+            task = self._loop.create_task(self._adopt(record, socket.socket(fileno=fds[0])))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, handoff: Handoff, sock: socket.socket) -> None:
+        setup = Setup(Role.RESPONDER, self._node, self._chain, int(time()), self._inbound, refusal=handoff.refusal)
+        connection = self._connection(handoff.session, setup)
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError as error:
+            sock.close()
+            self._forget(connection)
+            self.report(control.HandoffLost(handoff.session, f"the socket could not be adopted: {error}"))
+
+    def _dial(self, command: control.Dial) -> None:
+        task = self._loop.create_task(self._connect(command))
+        self._dials[command.session] = task
+        task.add_done_callback(lambda _: self._dials.pop(command.session, None))
+
+    async def _connect(self, command: control.Dial) -> None:
+        connection: Connection | None = None
+        started = monotonic()
+
+        def session_now() -> Connection:
+            # The total of a dial includes the TCP connect: what that took is off the rest.
+            nonlocal connection
+            left = self._config.pending_outbound_seconds - (monotonic() - started)
+            timeouts = Timeouts(
+                handshake=min(self._inbound.handshake, left),
+                pending=left,
+                ping_interval=self._inbound.ping_interval,
+                ping=self._inbound.ping,
+            )
+            setup = Setup(Role.INITIATOR, self._node, self._chain, int(time()), timeouts, peer=command.peer)
+            connection = self._connection(command.session, setup)
+            return connection
+
+        try:
+            async with asyncio.timeout(self._config.connect_seconds):
+                transport, _ = await self._loop.create_connection(session_now, command.host, command.port)
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except TimeoutError:
+            self._dial_failed(command.session, f"no TCP connection within {self._config.connect_seconds:g} s")
+        except PeerError as error:
+            self._dial_failed(command.session, f"the enode has no valid key: {error}")
+        except OSError as error:
+            self._dial_failed(command.session, f"no TCP connection: {error.strerror or error}")
+        except asyncio.CancelledError:
+            self._dial_failed(command.session, "the dial was called off", by=EndedBy.US)
+        else:
+            if connection is not None:
+                self.report(control.SessionConnected(command.session, connection.local, connection.remote))
+
+    def _dial_failed(self, session: SessionId, cause: str, by: EndedBy = EndedBy.NETWORK) -> None:
+        if session not in self._connections:
+            self.report(control.SessionClosed(session, by, None, cause, Stage.CONNECT, Traffic()))
+
+    def _connection(self, session_id: SessionId, setup: Setup) -> Connection:
+        connection = Connection(session_id, Session(setup, now=monotonic()), self)
+        self._connections[session_id] = connection
+        self._wheel.enter(connection)
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.pop(connection.id, None)
+
+    # -- what sessions tell -----------------------------------------------------------------------------------------------
+
+    def on_events(self, connection: Connection, events: list[Event]) -> None:
+        """Pass on what a session told."""
+        now_us = time_ns() // 1000
+        for event in events:
+            if type(event) is MessageReceived:
+                self._on_message(connection, event, now_us)
+            else:
+                self._LIFECYCLE[type(event)](self, connection, event)
+
+    def _on_message(self, connection: Connection, message: MessageReceived, now_us: int) -> None:
+        kind = message.kind
+        if self._outbox.interest[kind.topic]:
+            event: dict[str, Any] = {
+                "time_us": now_us,
+                "session": connection.id,
+                "peer": connection.peer_hex,
+                "size": len(message.payload),
+                "wire_size": message.wire_bytes,
+                "version": kind.capability.version,
+            }
+            if message.request_id is not None:
+                event["request_id"] = message.request_id
+            self._outbox.add(kind.topic, event, message.payload)
+        if kind.answer is not None:
+            try:
+                answer_with_nothing(connection.session, message)
+            except RlpError as error:
+                cause = f"a malformed {kind.name}: {error}"
+                self.on_events(connection, connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause))
+
+    def _on_authenticated(self, connection: Connection, event: Authenticated) -> None:
+        connection.peer_hex = event.peer.hex()
+        self.report(control.SessionAuthenticated(connection.id, event.peer))
+
+    def _on_established(self, connection: Connection, event: Established) -> None:
+        hello = event.hello
+        self.report(
+            control.SessionEstablished(
+                session=connection.id,
+                client=hello.client,
+                capabilities=tuple(map(str, hello.capabilities)),
+                shared=tuple(str(item.capability) for item in event.shared),
+                listen_port=hello.listen_port,
+                local=connection.local,
+                chain=_remote_chain(event.status),
+                traffic=connection.traffic(),
+            )
+        )
+
+    def _on_closed(self, connection: Connection, event: Closed) -> None:
+        self._forget(connection)
+        self.report(
+            control.SessionClosed(
+                connection.id, event.ended_by, event.reason, event.cause, event.stage, connection.traffic()
+            )
+        )
+
+    _LIFECYCLE: Final[dict[type, Callable[[Worker, Connection, Any], None]]] = {
+        Authenticated: _on_authenticated,
+        Established: _on_established,
+        Closed: _on_closed,
+    }
+
+    def on_deadline_moved(self, connection: Connection) -> None:
+        """Heed a deadline that may be nearer."""
+        self._wheel.enter(connection)
+
+    def on_goodbye(self, connection: Connection) -> None:
+        """Keep the socket of an ended session for its goodbye; beyond the limit the oldest one has had its time."""
+        self._goodbyes[connection] = None
+        if len(self._goodbyes) > self._config.max_goodbyes:
+            next(iter(self._goodbyes)).abort()
+
+    def on_gone(self, connection: Connection) -> None:
+        """The socket is closed."""
+        self._goodbyes.pop(connection, None)
+        if self._is_draining and not self._connections and not self._goodbyes:
+            self.stopped.set()
+
+    # -- commands ---------------------------------------------------------------------------------------------------------
+
+    def _judge(self, command: control.Judge) -> None:
+        connection = self._connections.get(command.session)
+        if connection is None:
+            return
+        session = connection.session
+        if command.refusal is None:
+            connection.drive(session.admit(now=monotonic()))
+        else:
+            connection.drive(session.disconnect(command.refusal, command.cause))
+
+    def _disconnect(self, command: control.DisconnectSession) -> None:
+        connection = self._connections.get(command.session)
+        if connection is not None:
+            connection.drive(connection.session.disconnect(command.reason, command.cause, by=command.by))
+        elif command.session in self._dials:
+            self._dials[command.session].cancel()
+
+    def _send(self, command: control.SendMessage) -> None:
+        connection = self._connections.get(command.session)
+        if connection is None:
+            self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
+        elif connection.queued_bytes > self.write_queue_bytes:
+            self.report(
+                control.Reply(command.call, "queue_full", f"{connection.queued_bytes} bytes wait for this peer already")
+            )
+        else:
+            try:
+                connection.session.send(command.capability, command.message, command.payload)
+            except UsageError as error:
+                self.report(control.Reply(command.call, error.name, str(error)))
+            else:
+                connection.drive([])
+                self.report(control.Reply(command.call))
+
+    def _ask_sessions(self, command: control.AskSessions) -> None:
+        wanted = self._connections if command.sessions is None else command.sessions
+        figures: dict[int, tuple[Stage, Traffic, tuple[int, int, str] | None]] = {}
+        for session_id in wanted:
+            connection = self._connections.get(session_id)
+            if connection is not None:
+                span = connection.session.remote_range
+                shown = None if span is None else (span[0], span[1], "0x" + span[2].hex())
+                figures[session_id] = (connection.session.stage, connection.traffic(), shown)
+        self.report(control.Figures(command.call, figures))
+
+    def _set_head(self, command: control.SetHead) -> None:
+        chain = self._chain
+        self._chain = LocalChain(chain.network_id, chain.genesis, chain.forks, command.head)
+        self.report(control.Reply(command.call))
+
+    def _drain(self, command: control.Drain) -> None:
+        self._is_draining = True
+        for task in list(self._dials.values()):
+            task.cancel()
+        for connection in list(self._connections.values()):
+            connection.drive(connection.session.disconnect(command.reason, command.cause, by=EndedBy.ENGINE))
+        self._loop.call_later(self.goodbye_seconds + DRAIN_GRACE_SECONDS, self.stopped.set)
+        if not self._goodbyes and not self._dials:
+            self.stopped.set()
+
+    _COMMANDS: Final[dict[type, Callable[[Worker, Any], None]]] = {
+        control.Judge: _judge,
+        control.Dial: _dial,
+        control.DisconnectSession: _disconnect,
+        control.SendMessage: _send,
+        control.AskSessions: _ask_sessions,
+        control.SetHead: _set_head,
+        control.Drain: _drain,
+    }
+
+    # -- time -------------------------------------------------------------------------------------------------------------
+
+    def _on_turn(self, due: float) -> None:
+        now = monotonic()
+        self._loop_lag_seconds = max(self._loop_lag_seconds, now - due)
+        self._wheel.turn(now)
+        # ZeroMQ tells of new subscriptions on an edge that a send may have swallowed: look anyway.
+        self._outbox.read_subscriptions()
+        self._loop.call_later(BUCKET_SECONDS, self._on_turn, now + BUCKET_SECONDS)
+
+    def _on_pulse(self) -> None:
+        active = sum(1 for c in self._connections.values() if c.session.stage is Stage.ACTIVE)
+        self.report(
+            control.Pulse(
+                pending=len(self._connections) - active,
+                active=active,
+                goodbyes=len(self._goodbyes),
+                loop_lag_ms=round(self._loop_lag_seconds * 1000, 3),
+                memory_bytes=_resident_bytes(),
+                dropped_events=self._outbox.dropped_events,
+            )
+        )
+        self._loop_lag_seconds = 0.0
+        self._loop.call_later(PULSE_SECONDS, self._on_pulse)
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - once a second, no Path needed
+        return int(file.read().split()[1]) * PAGE_BYTES
+
+
+def _local_node(configure: Configure, outbox: Outbox) -> LocalNode:
+    node = configure.node
+    key = crypto.PrivateKey(node.key)
+    protocols = tuple(SubProtocol(Capability(name, version), count) for name, version, count in node.protocols)
+    hello = Hello(node.client, tuple(item.capability for item in protocols), node.listen_port, key.id)
+    return LocalNode(key, hello, protocols, outbox.interest, os.urandom)
+
+
+def _remote_chain(status: Status) -> control.RemoteChain:
+    return control.RemoteChain(
+        network_id=status.network_id,
+        genesis="0x" + status.genesis.hex(),
+        fork_hash="0x" + status.fork_id.hash.hex(),
+        fork_next=status.fork_id.next,
+        head="0x" + status.head.hex(),
+        total_difficulty=None if status.total_difficulty is None else str(status.total_difficulty),
+        earliest=status.earliest,
+        latest=status.latest,
+    )
