@@ -74,6 +74,7 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
                 log.info("ending: goodbyes first")
                 engine.stop()
 
+        loop.set_exception_handler(engine.on_fault)
         stopping: asyncio.Future[None] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
@@ -88,7 +89,7 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
         await engine.close()
     finally:
         run_dir.leave()
-    return 0
+    return config.EXIT_SOFTWARE if engine.has_failed else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ Everything here runs on one loop and never blocks. A session begins in `on_accep
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 from collections import deque
@@ -84,6 +85,9 @@ class Engine:
         self._listen_host, self._listen_port = "127.0.0.1", 0
         self._registry = commands.registry(self, identity.version)
         self._stopping = asyncio.Event()
+        # Kept open: where the table of descriptors is full, it could not be opened.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self.has_failed = False
 
     # -- life -------------------------------------------------------------------------------------------------------------
 
@@ -130,6 +134,13 @@ class Engine:
             task.cancel()
         self._publish("engine.stopped", {})
         self._hub.close()
+        os.close(self._statm)
+
+    def on_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of ours in a callback: the ledger may be wrong now, so that the engine logs it and ends."""
+        log.error(context["message"], exc_info=context.get("exception"))
+        self.has_failed = True
+        self.stop()
 
     def kill(self) -> None:
         """End the workers without their goodbyes."""
@@ -379,7 +390,7 @@ class Engine:
                 "queue_batches": self._settings.events.queue_batches,
             },
             run_dir=str(self._run_dir.path),
-            memory_bytes=_resident_bytes(),
+            memory_bytes=int(os.pread(self._statm, 128, 0).split()[1]) * PAGE_BYTES,
         )
 
     async def counts(self, _parameters: commands.NoParameters) -> dict[str, Any]:
@@ -667,11 +678,6 @@ def _matches(view: SessionView, wanted: commands.SessionsParameters) -> bool:
 def _raise_error(reply: control.Reply | control.Figures) -> None:
     if isinstance(reply, control.Reply) and reply.error is not None:
         raise CommandError(reply.error, reply.message)
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - one short read
-        return int(file.read().split()[1]) * PAGE_BYTES
 
 
 def _now_us() -> int:

@@ -14,6 +14,8 @@ import uvloop
 from protocol import control
 from workers.worker import Worker
 
+# sysexits: an internal fault.
+EXIT_SOFTWARE: Final = 70
 # At the end the engine has this long to take the last reports.
 LAST_REPORTS_SECONDS: Final = 1.0
 
@@ -52,6 +54,7 @@ async def run(handoffs: socket.socket) -> None:
     handoffs.setblocking(False)
     loop = asyncio.get_running_loop()
     worker = Worker(handoffs, record, loop)
+    loop.set_exception_handler(worker.on_fault)
     stream = EngineStream(worker)
     transport, _ = await loop.create_connection(lambda: stream, sock=socket.socket(fileno=fds[0]))
     # What lives now lives as long as the process: the collector need not look at it again.
@@ -61,6 +64,8 @@ async def run(handoffs: socket.socket) -> None:
     transport.close()
     with suppress(TimeoutError):
         await asyncio.wait_for(stream.closed.wait(), LAST_REPORTS_SECONDS)
+    if worker.has_failed:
+        raise SystemExit(EXIT_SOFTWARE)
 
 
 def main() -> None:

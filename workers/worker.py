@@ -61,8 +61,11 @@ class Worker:
         self._adopting: set[asyncio.Task[None]] = set()
         self._engine: asyncio.Transport | None = None
         self._loop_lag_seconds = 0.0
+        # Kept open: where the table of descriptors is full, it could not be opened.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._is_draining = False
         self.stopped = asyncio.Event()
+        self.has_failed = False
 
     # -- life -------------------------------------------------------------------------------------------------------------
 
@@ -86,6 +89,17 @@ class Worker:
         self._loop.remove_reader(self._outbox.fileno())
         self._outbox.close()
         self._context.term()
+        os.close(self._statm)
+
+    def on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of ours in a callback. In a connection's it costs that connection, which the transport has closed by
+        now; anywhere else the state of the worker is unknown, so that it ends and is replaced.
+        """
+        self.report(control.LogLine("error", f"{context['message']}: {context.get('exception')!r}"))
+        loop.default_exception_handler(context)
+        if "protocol" not in context:
+            self.has_failed = True
+            self.stopped.set()
 
     def report(self, report: control.Report) -> None:
         """Tell the engine. Lifecycle is bounded by the engine's own ledger, so nothing is ever dropped here."""
@@ -134,43 +148,47 @@ class Worker:
         task.add_done_callback(lambda _: self._dials.pop(command.session, None))
 
     async def _connect(self, command: control.Dial) -> None:
-        connection: Connection | None = None
         started = monotonic()
-
-        def session_now() -> Connection:
-            # The total of a dial includes the TCP connect: what that took is off the rest.
-            nonlocal connection
-            left = self._config.pending_outbound_seconds - (monotonic() - started)
-            timeouts = Timeouts(
-                handshake=min(self._inbound.handshake, left),
-                pending=left,
-                ping_interval=self._inbound.ping_interval,
-                ping=self._inbound.ping,
-            )
-            setup = Setup(Role.INITIATOR, self._node, self._chain, int(time()), timeouts, peer=command.peer)
-            connection = self._connection(command.session, setup)
-            return connection
-
+        family = socket.AF_INET6 if ":" in command.host else socket.AF_INET
+        sock: socket.socket | None = None
         try:
-            async with asyncio.timeout(self._config.connect_seconds):
-                transport, _ = await self._loop.create_connection(session_now, command.host, command.port)
-            sock = transport.get_extra_info("socket")
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(self._config.connect_seconds):
+                await self._loop.sock_connect(sock, (command.host, command.port))
+            connection = self._initiator(command, monotonic() - started)
+            await self._loop.create_connection(lambda: connection, sock=sock)
         except TimeoutError:
             self._dial_failed(command.session, f"no TCP connection within {self._config.connect_seconds:g} s")
         except PeerError as error:
             self._dial_failed(command.session, f"the enode has no valid key: {error}")
         except OSError as error:
-            self._dial_failed(command.session, f"no TCP connection: {error.strerror or error}")
+            words = os.strerror(error.errno) if error.errno else str(error)
+            self._dial_failed(command.session, f"no TCP connection: {words}")
         except asyncio.CancelledError:
             self._dial_failed(command.session, "the dial was called off", by=EndedBy.US)
         else:
-            if connection is not None:
-                self.report(control.SessionConnected(command.session, connection.local, connection.remote))
+            sock = None  # the transport's now
+            self.report(control.SessionConnected(command.session, connection.local, connection.remote))
+        finally:
+            if sock is not None:
+                sock.close()
+
+    def _initiator(self, command: control.Dial, spent_seconds: float) -> Connection:
+        """The dialling side's session. The total of a dial includes the TCP connect: what that took is off the rest."""
+        left = self._config.pending_outbound_seconds - spent_seconds
+        timeouts = Timeouts(
+            handshake=min(self._inbound.handshake, left),
+            pending=left,
+            ping_interval=self._inbound.ping_interval,
+            ping=self._inbound.ping,
+        )
+        setup = Setup(Role.INITIATOR, self._node, self._chain, int(time()), timeouts, peer=command.peer)
+        return self._connection(command.session, setup)
 
     def _dial_failed(self, session: SessionId, cause: str, by: EndedBy = EndedBy.NETWORK) -> None:
-        if session not in self._connections:
-            self.report(control.SessionClosed(session, by, None, cause, Stage.CONNECT, Traffic()))
+        self._connections.pop(session, None)
+        self.report(control.SessionClosed(session, by, None, cause, Stage.CONNECT, Traffic()))
 
     def _connection(self, session_id: SessionId, setup: Setup) -> Connection:
         connection = Connection(session_id, Session(setup, now=monotonic()), self)
@@ -352,17 +370,12 @@ class Worker:
                 active=active,
                 goodbyes=len(self._goodbyes),
                 loop_lag_ms=round(self._loop_lag_seconds * 1000, 3),
-                memory_bytes=_resident_bytes(),
+                memory_bytes=int(os.pread(self._statm, 128, 0).split()[1]) * PAGE_BYTES,
                 dropped_events=self._outbox.dropped_events,
             )
         )
         self._loop_lag_seconds = 0.0
         self._loop.call_later(PULSE_SECONDS, self._on_pulse)
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - once a second, no Path needed
-        return int(file.read().split()[1]) * PAGE_BYTES
 
 
 def _local_node(configure: Configure, outbox: Outbox) -> LocalNode:
