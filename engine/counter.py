@@ -152,8 +152,8 @@ class SessionCounter:
 
     def load(self, worker: WorkerId) -> tuple[int, int]:
         """What a worker has to do: its pending sessions, and all of them."""
-        phases = {phase: self._of_worker[worker, phase] for phase in Phase}
-        return phases[Phase.PENDING] + phases[Phase.GOODBYE], sum(phases.values())
+        pending = self._of_worker[worker, Phase.PENDING] + self._of_worker[worker, Phase.GOODBYE]
+        return pending, pending + self._of_worker[worker, Phase.ACTIVE]
 
     def __len__(self) -> int:
         return len(self._entries)

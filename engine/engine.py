@@ -206,7 +206,7 @@ class Engine:
         if self._listener is None or self._stopping.is_set():
             return
         pending = self._counter.count(Phase.PENDING, Direction.INBOUND)
-        if pending < self._counter.limits.max_pending_inbound and self._fleet.choose(set()) is not None:
+        if pending < self._counter.limits.max_pending_inbound and self._fleet.is_open:
             self._listener.resume()
         else:
             self._listener.pause()

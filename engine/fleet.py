@@ -182,6 +182,11 @@ class Fleet:
     def __iter__(self) -> Iterator[WorkerProcess]:
         return iter(list(self._workers.values()))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any worker takes sessions."""
+        return any(worker.is_ready for worker in self._workers.values())
+
     def get(self, index: WorkerId) -> WorkerProcess | None:
         """A worker that is up."""
         worker = self._workers.get(index)
