@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,10 +80,7 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(engine, reload))
-        try:
-            await engine.start(listening)
-        except zmq.ZMQError as error:
-            raise ConfigError(f"control.endpoint or events.endpoint: {error.strerror}", config.EXIT_UNAVAILABLE) from error
+        await _start(engine, listening)
         sys.stdout.write(f"ready {engine.enode} workers={settings.workers} run-dir={run_dir.path.absolute()}\n")
         sys.stdout.flush()
         await engine.wait()
@@ -90,6 +88,19 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
     finally:
         run_dir.leave()
     return config.EXIT_SOFTWARE if engine.has_failed else 0
+
+
+async def _start(engine: Engine, listening: socket.socket | None) -> None:
+    """Start, or clean up and say in one line why not."""
+    try:
+        await engine.start(listening)
+    except zmq.ZMQError as error:
+        await engine.close()
+        raise ConfigError(f"control.endpoint or events.endpoint: {error.strerror}", config.EXIT_UNAVAILABLE) from error
+    except (OSError, RuntimeError) as error:
+        await engine.close()
+        words = str(error) or "they took too long"
+        raise ConfigError(f"the workers did not start: {words}", config.EXIT_SOFTWARE) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -65,7 +65,7 @@ class Client:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.connect(endpoint)
+        _connect(self._socket, self._context, endpoint)
         self._ids = itertools.count(1)
 
     @classmethod
@@ -114,7 +114,7 @@ class Subscriber:
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
-        self._socket.connect(endpoint)
+        _connect(self._socket, self._context, endpoint)
         self._tracker = GapTracker()
 
     @classmethod
@@ -166,8 +166,10 @@ class GapTracker:
         last_seq, last_dropped = self._last.get((topic, worker), (seq - 1, dropped))
         self._last[topic, worker] = seq, dropped
         found: list[Event | Gap] = []
-        # A worker that was replaced counts from one again.
-        missed = 0 if seq <= last_seq else (seq - last_seq - 1) + (dropped - last_dropped)
+        if seq <= last_seq:
+            # A worker that was replaced counts from one again.
+            last_seq = last_dropped = 0
+        missed = (seq - last_seq - 1) + (dropped - last_dropped)
         if missed > 0:
             found.append(Gap(topic, worker, missed))
         offset = 0
@@ -181,6 +183,15 @@ class GapTracker:
 def _endpoint(run_dir: Path | str | None, name: str) -> str:
     folder = run_dir_path(str(run_dir or ""), os.environ)
     return f"ipc://{folder.absolute() / name}.ipc"
+
+
+def _connect(sock: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+    try:
+        sock.connect(endpoint)
+    except zmq.ZMQError as error:
+        sock.close()
+        context.term()
+        raise EngineUnavailableError(f"{endpoint} is no endpoint: {error.strerror}") from error
 
 
 def _is_missing(endpoint: str) -> bool:

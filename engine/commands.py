@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Protocol
 from msgspec import Meta, Struct
 
 from engine.rpc import CommandError, Method, Parameters, Registry
+from protocol.capabilities import LAST_CODE
 from protocol.control import SessionId
 from protocol.errors import DisconnectReason
 from protocol.messages import message_id
@@ -213,11 +214,11 @@ def registry(engine: Commands, version: str) -> Registry:
     for method in (
         Method("status", NoParameters, StatusResult, (), engine.status),
         Method("counts", NoParameters, dict[str, Any], (), engine.counts),
-        Method("sessions", SessionsParameters, SessionsResult, (), engine.sessions),
-        Method("session", SessionParameters, dict[str, Any], ("no_such_session",), engine.session),
+        Method("sessions", SessionsParameters, SessionsResult, ("invalid_params",), engine.sessions),
+        Method("session", SessionParameters, dict[str, Any], ("invalid_params", "no_such_session"), engine.session),
         Method("dial", DialParameters, DialResult, ("invalid_params", "refused", *worker), engine.dial),
-        Method("disconnect", DisconnectParameters, DoneResult, ("no_such_session",), engine.disconnect),
-        Method("disconnect-all", DisconnectAllParameters, DoneResult, (), engine.disconnect_all),
+        Method("disconnect", DisconnectParameters, DoneResult, ("invalid_params", "no_such_session"), engine.disconnect),
+        Method("disconnect-all", DisconnectAllParameters, DoneResult, ("invalid_params",), engine.disconnect_all),
         Method(
             "send",
             SendParameters,
@@ -226,7 +227,7 @@ def registry(engine: Commands, version: str) -> Registry:
             engine.send,
         ),
         Method("set-status", SetStatusParameters, ConfirmedResult, ("invalid_params",), engine.set_status),
-        Method("history", HistoryParameters, list[dict[str, Any]], (), engine.history),
+        Method("history", HistoryParameters, list[dict[str, Any]], ("invalid_params",), engine.history),
         Method("shutdown", NoParameters, StoppingResult, (), engine.shutdown),
         Method("discover", NoParameters, dict[str, Any], (), discover),
     ):
@@ -241,11 +242,10 @@ def reason_of(name: str) -> DisconnectReason:
 
 def message_of(parameters: SendParameters) -> int:
     """The id of the message that the user names. Raises `CommandError`."""
-    if isinstance(parameters.message, int):
-        return parameters.message
-    found = message_id(parameters.capability, parameters.message)
-    if found is None:
-        raise CommandError("invalid_params", f"message: {parameters.capability} has no message {parameters.message!r}")
+    named = parameters.message
+    found = named if isinstance(named, int) else message_id(parameters.capability, named)
+    if found is None or not 0 <= found <= LAST_CODE:
+        raise CommandError("invalid_params", f"message: {parameters.capability} has no message {named!r}")
     return found
 
 

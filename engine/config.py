@@ -40,7 +40,7 @@ class ConfigError(Exception):
     """One line for the user, and the exit code that goes with it."""
 
     def __init__(self, message: str, exit_code: int = EXIT_CONFIG) -> None:
-        super().__init__(message)
+        super().__init__(" ".join(message.split()))
         self.exit_code = exit_code
 
 
@@ -178,9 +178,10 @@ def host_port(text: str) -> tuple[str, int]:
 
 def is_loopback_endpoint(endpoint: str) -> bool:
     """Whether a ZeroMQ endpoint is tcp on this machine only."""
-    parts = urlsplit(endpoint)
     try:
-        return parts.scheme == "tcp" and parts.port is not None and ipaddress.ip_address(parts.hostname or "").is_loopback
+        parts = urlsplit(endpoint)
+        is_numbered = parts.scheme == "tcp" and parts.port is not None
+        return is_numbered and ipaddress.ip_address(parts.hostname or "").is_loopback
     except ValueError:
         return False
 
@@ -204,7 +205,7 @@ def load_chain(name: str) -> Chain:
 
 def load_key(path: str, environment: Mapping[str, str]) -> PrivateKey:
     """The node key, 64 hex digits in a file that only its owner can read; made where it is missing. Raises `ConfigError`."""
-    file = Path(path).expanduser() if path else _home(environment, "XDG_STATE_HOME", ".local/state") / "node.key"
+    file = _expanded(path) if path else _home(environment, "XDG_STATE_HOME", ".local/state") / "node.key"
     try:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -214,7 +215,7 @@ def load_key(path: str, environment: Mapping[str, str]) -> PrivateKey:
         mode = stat.S_IMODE(file.stat().st_mode)
         if mode & 0o077:
             raise ConfigError(f"{file}: others can read the node key (mode {mode:04o}); chmod 600 it", EXIT_PERMISSION)
-        text = file.read_text().strip().removeprefix("0x")
+        text = file.read_text("ascii", "replace").strip().removeprefix("0x")
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}", EXIT_PERMISSION) from error
     try:
@@ -226,7 +227,7 @@ def load_key(path: str, environment: Mapping[str, str]) -> PrivateKey:
 def run_dir_path(setting: str, environment: Mapping[str, str]) -> Path:
     """The setting, else `$XDG_RUNTIME_DIR/rlpx-engine`, else `~/.local/state/rlpx-engine`."""
     if setting:
-        return Path(setting).expanduser()
+        return _expanded(setting)
     runtime = environment.get("XDG_RUNTIME_DIR")
     return Path(runtime) / APPLICATION if runtime else _home({}, "", ".local/state")
 
@@ -276,6 +277,13 @@ class RunDir:
             os.truncate(self._lock, 0)
             os.close(self._lock)
             self._lock = None
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _home(environment: Mapping[str, str], variable: str, fallback: str) -> Path:

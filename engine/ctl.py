@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from engine.client import CALL_TIMEOUT_SECONDS, Client, EngineError, EngineUnavailableError
-from engine.config import EXIT_ERROR_ANSWER, EXIT_UNAVAILABLE
+from engine.config import EXIT_ERROR_ANSWER, EXIT_UNAVAILABLE, EXIT_USAGE
 from engine.terminal import Arguments, add_connection, fail, shown
 
 PROGRAM: Final = "rlpx-ctl"
@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         client = Client(endpoint, timeout_seconds=seconds) if endpoint else Client.of(run_dir, timeout_seconds=seconds)
         with client:
             result = client.call(command, **parameters)
+    except orjson.JSONEncodeError as error:
+        fail(PROGRAM, f"an argument that no request can carry: {error}", EXIT_USAGE)
     except EngineUnavailableError as error:
         fail(PROGRAM, str(error), EXIT_UNAVAILABLE)
     except EngineError as error:

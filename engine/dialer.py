@@ -29,14 +29,14 @@ class Enode(msgspec.Struct, frozen=True):
 
 def parse_enode(text: str) -> Enode:
     """Read `enode://<128 hex>@HOST:PORT`; a `?discport=` is ignored. Raises `EnodeError`."""
-    parts = urlsplit(text.strip())
-    if parts.scheme != "enode":
-        raise EnodeError("an enode URL begins with enode://")
     try:
-        node_id = bytes.fromhex(parts.username or "")
-        host, port = parts.hostname or "", parts.port
+        parts = urlsplit(text.strip())
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+        node_id = bytes.fromhex(parts.username or "") if scheme == "enode" else b""
     except ValueError as error:
         raise EnodeError(f"the enode is malformed: {error}") from error
+    if scheme != "enode":
+        raise EnodeError("an enode URL begins with enode://")
     if len(node_id) != ID_BYTES:
         raise EnodeError(f"the enode's id has {len(node_id)} bytes where {ID_BYTES} belong")
     if not port:

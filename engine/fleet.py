@@ -70,9 +70,14 @@ class WorkerProcess(asyncio.Protocol):
         self.started_at = loop.time()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stream_ours, stream_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs, stream_theirs:
-            self._process = _start_process(theirs.fileno())
-            socket.send_fds(ours, [control.encode_record(configure)], [stream_theirs.fileno()])
+        try:
+            with theirs, stream_theirs:
+                self._process = _start_process(theirs.fileno())
+                socket.send_fds(ours, [control.encode_record(configure)], [stream_theirs.fileno()])
+        except OSError:
+            ours.close()
+            stream_ours.close()
+            raise
         ours.setblocking(False)
         self._handoffs = ours
         await loop.create_connection(lambda: self, sock=stream_ours)
@@ -194,8 +199,16 @@ class Fleet:
 
     async def spawn(self, index: WorkerId) -> None:
         """Start one worker. Raises `OSError`."""
+        lost = self._workers.get(index)
         worker = self._workers[index] = WorkerProcess(index, self._owner)
-        await worker.spawn(self._configure(index))
+        try:
+            await worker.spawn(self._configure(index))
+        except OSError:
+            if lost is None:
+                del self._workers[index]
+            else:
+                self._workers[index] = lost
+            raise
 
     def choose(self, excluded: set[WorkerId]) -> WorkerProcess | None:
         """The ready worker with the least pending work."""
@@ -217,14 +230,18 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
     async def _respawn_after(self, lost: WorkerProcess, wait: float) -> None:
-        await asyncio.sleep(wait)
-        if self.is_retiring:
-            return
-        try:
-            await self.spawn(lost.index)
-        except OSError as error:
-            log.error("a worker could not be started", worker=lost.index, error=error.strerror)
-            self.respawn(lost)
+        while True:
+            await asyncio.sleep(wait)
+            if self.is_retiring:
+                return
+            try:
+                await self.spawn(lost.index)
+            except OSError as error:
+                log.error("a worker could not be started", worker=lost.index, error=error.strerror)
+                wait = self._waits[lost.index]
+                self._waits[lost.index] = min(wait * 2, RESPAWN_MOST_SECONDS)
+            else:
+                return
 
     async def retire(self, drain: control.Drain, grace_seconds: float) -> None:
         """Let every worker say its goodbyes and end; kill what is left after `grace_seconds`."""

@@ -102,9 +102,14 @@ class Hub:
         self._loop.remove_reader(_descriptor(self._publisher))
         self._router.close()
         self._publisher.close()
-        # Terminating the context ends the proxy, which closes its two sockets.
-        self._context.term()
-        self._proxy.join()
+        if self._proxy.is_alive():
+            # Terminating the context ends the proxy, which closes its two sockets.
+            self._context.term()
+            self._proxy.join()
+        else:
+            self._xsub.close()
+            self._xpub.close()
+            self._context.term()
 
     # -- events -------------------------------------------------------------------------------------------------------------
 

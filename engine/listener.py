@@ -20,7 +20,20 @@ EXHAUSTED_PAUSE_SECONDS: Final = 0.1
 EXHAUSTED_LOG_SECONDS: Final = 10.0
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # The peer was gone before we took it: nothing to do with us (accept(2)).
-_GONE: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH})
+_GONE: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+    }
+)
 
 log = structlog.get_logger()
 
@@ -36,6 +49,7 @@ class Listener:
         self._on_accept = on_accept
         self._is_reading = False
         self._is_wanted = False
+        self._is_resting = False
         self._exhausted_logged_at: float | None = None
 
     @classmethod
@@ -70,7 +84,7 @@ class Listener:
         self._socket.close()
 
     def _read(self) -> None:
-        if self._is_wanted and not self._is_reading:
+        if self._is_wanted and not self._is_reading and not self._is_resting:
             self._is_reading = True
             self._loop.add_reader(self._socket.fileno(), self._accept)
 
@@ -101,6 +115,10 @@ class Listener:
         if self._exhausted_logged_at is None or now - self._exhausted_logged_at >= EXHAUSTED_LOG_SECONDS:
             self._exhausted_logged_at = now
             log.warning("cannot accept, standing back", error=error.strerror, pause_ms=EXHAUSTED_PAUSE_SECONDS * 1000)
-        self._is_reading = False
+        self._is_reading, self._is_resting = False, True
         self._loop.remove_reader(self._socket.fileno())
-        self._loop.call_later(EXHAUSTED_PAUSE_SECONDS, self._read)
+        self._loop.call_later(EXHAUSTED_PAUSE_SECONDS, self._rested)
+
+    def _rested(self) -> None:
+        self._is_resting = False
+        self._read()

@@ -6,7 +6,7 @@ It knows the protocol, not the engine: `commands.py` says what there is to call.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -29,6 +29,9 @@ ERROR_CODES: Final = {
     "refused": -32007,
     "invalid_params": INVALID_PARAMS,
 }
+
+
+_T = TypeVar("_T")
 
 
 class CommandError(Exception):
@@ -125,10 +128,10 @@ class Registry:
 
 def _request(body: bytes) -> Request:
     try:
-        request = msgspec.json.decode(body, type=Request)
+        request = msgspec.json.decode(body.decode(), type=Request)
     except msgspec.ValidationError as error:
         raise _InvalidRequestError(INVALID_REQUEST, "invalid_request", f"not a JSON-RPC request: {_words(error)}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _InvalidRequestError(PARSE_ERROR, "parse_error", f"not JSON: {error}") from error
     if request.jsonrpc != JSONRPC_VERSION:
         raise _InvalidRequestError(INVALID_REQUEST, "invalid_request", "jsonrpc must be '2.0'")
@@ -155,10 +158,18 @@ def _described(method: Method, components: dict[str, Any]) -> dict[str, Any]:
 
 def _parameters(kind: type[Parameters], raw: msgspec.Raw, attachments: list[bytes]) -> Parameters:
     if not attachments:
-        return msgspec.json.decode(raw, type=kind)
-    values = msgspec.json.decode(raw, type=dict[str, Any])
+        return _decoded(raw, kind)
+    values = _decoded(raw, dict[str, Any])
     values["payload"] = "0x" + attachments[0].hex()
     return msgspec.convert(values, kind)
+
+
+def _decoded(raw: msgspec.Raw, kind: type[_T]) -> _T:
+    """The parameters of a request that was scanned before, but not looked into."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except RecursionError as error:
+        raise _InvalidRequestError(PARSE_ERROR, "parse_error", f"not JSON: {error}") from error
 
 
 def _words(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from engine.client import Event, Gap, Subscriber
+from engine.client import EngineUnavailableError, Event, Gap, Subscriber
 from engine.config import EXIT_UNAVAILABLE
 from engine.terminal import Arguments, add_connection, fail, shown
 
@@ -39,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     given = parser().parse_args(arguments)
     topics = given.topics or [""]
-    subscriber = Subscriber(given.connect, topics) if given.connect else Subscriber.of(given.run_dir, topics)
+    try:
+        subscriber = Subscriber(given.connect, topics) if given.connect else Subscriber.of(given.run_dir, topics)
+    except EngineUnavailableError as error:
+        fail(PROGRAM, str(error), EXIT_UNAVAILABLE)
     with subscriber:
         if subscriber.is_missing:
             fail(PROGRAM, f"no engine at {subscriber.endpoint}", EXIT_UNAVAILABLE)

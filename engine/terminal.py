@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from engine.config import EXIT_USAGE
+from protocol.errors import printable
+
+# Longer than any value that is meant to be read.
+SHOWN_CHARACTERS: Final = 4096
 
 
 class Arguments(argparse.ArgumentParser):
@@ -39,4 +43,5 @@ def shown(value: Any) -> str:  # noqa: ANN401 - any JSON value
         return " ".join(f"{key}={shown(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ",".join(shown(item) for item in value) or "-"
-    return str(value)
+    # Much of it a peer has chosen: it must not move the cursor or begin a line.
+    return printable(str(value), max_characters=SHOWN_CHARACTERS)

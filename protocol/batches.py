@@ -13,6 +13,7 @@ import orjson
 # Version of the head's layout, `v` in it.
 HEAD_VERSION: Final = 1
 _SUBSCRIBE: Final = b"\x01"
+_UNSUBSCRIBE: Final = b"\x00"
 
 EventFields = dict[str, object]
 
@@ -31,10 +32,13 @@ class Interest(dict[str, bool]):
 
     def change(self, frame: bytes) -> None:
         """Take a message of an XPUB: 1 or 0, then the prefix."""
-        if frame[:1] == _SUBSCRIBE:
-            self._prefixes.add(frame[1:])
+        kind, prefix = frame[:1], frame[1:]
+        if kind == _SUBSCRIBE:
+            self._prefixes.add(prefix)
+        elif kind == _UNSUBSCRIBE:
+            self._prefixes.discard(prefix)
         else:
-            self._prefixes.discard(frame[1:])
+            return  # an XPUB passes on whatever else a subscriber's socket sends
         self.clear()
 
 

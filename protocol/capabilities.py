@@ -31,7 +31,7 @@ class Shared(msgspec.Struct, frozen=True):
 def share(ours: Iterable[SubProtocol], theirs: Iterable[Capability]) -> tuple[Shared, ...]:
     """The highest version of each name that both sides have, in order of names, with compact offsets from 0x10.
 
-    What would end above code 0x7f is left out: nothing that exists comes near.
+    Where one would end above code 0x7f, it and those after it are left out: nothing that exists comes near.
     """
     announced = set(theirs)
     best: dict[str, SubProtocol] = {}
@@ -43,7 +43,8 @@ def share(ours: Iterable[SubProtocol], theirs: Iterable[Capability]) -> tuple[Sh
     shared: list[Shared] = []
     offset = FIRST_CAPABILITY_CODE
     for _, protocol in sorted(best.items(), key=lambda item: item[0].encode()):
-        if offset + protocol.messages <= LAST_CODE + 1:
-            shared.append(Shared(protocol.capability, offset, protocol.messages))
-            offset += protocol.messages
+        if offset + protocol.messages > LAST_CODE + 1:
+            break
+        shared.append(Shared(protocol.capability, offset, protocol.messages))
+        offset += protocol.messages
     return tuple(shared)

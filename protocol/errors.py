@@ -130,7 +130,7 @@ class TimeoutPeerError(PeerError):
     reason = DisconnectReason.PING_TIMEOUT
 
 
-def printable(text: str) -> str:
+def printable(text: str, max_characters: int = PEER_TEXT_MAX_CHARACTERS) -> str:
     """Text chosen by a peer, cut and escaped so that it can stand in a log line or a terminal."""
-    cut = text[:PEER_TEXT_MAX_CHARACTERS]
+    cut = text[:max_characters]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)

@@ -37,7 +37,7 @@ class EndedBy(StrEnum):
 
 
 class Authenticated(msgspec.Struct, frozen=True):
-    """ECIES has proved the peer's id (64 bytes); now a verdict is due."""
+    """The peer has proved its id (64 bytes), by the first frame whose MAC is right; now a verdict is due."""
 
     peer: bytes
 

@@ -56,10 +56,10 @@ class FrameCipher:
         # The digest after one frame is the one the next header starts from: kept, it saves one of four per frame.
         self._egress_digest = secrets.egress.digest()[:BLOCK_BYTES]
         self._ingress_digest = secrets.ingress.digest()[:BLOCK_BYTES]
-        # What has arrived: `_buffer` from `_at` on, then the chunks of `_later`.
+        # What has arrived: `_buffer` from `_at` on, then `_later`, which grows with it however small the pieces are.
         self._buffer = b""
         self._at = 0
-        self._later: list[bytes] = []
+        self._later = bytearray()
         self.buffered_bytes = 0
         # Content length of the frame whose header is already open; -1 while a header is awaited.
         self._body_bytes = -1
@@ -81,7 +81,11 @@ class FrameCipher:
     def feed(self, data: bytes) -> None:
         """Take a chunk as it arrived; `frames` opens it."""
         self.buffered_bytes += len(data)
-        self._later.append(data)
+        if self._at == len(self._buffer) and not self._later:
+            self._buffer = data
+            self._at = 0
+        else:
+            self._later += data
 
     def frames(self) -> Iterator[bytes]:
         """Yield the content of every whole frame fed so far.
@@ -105,13 +109,11 @@ class FrameCipher:
                 yield self._open_body(start, start + wanted - BLOCK_BYTES)[:size]
 
     def _take(self, wanted: int) -> int:
-        """Where in `_buffer` the next `wanted` bytes stand. Chunks are joined only once they make a whole piece."""
+        """Where in `_buffer` the next `wanted` bytes stand. Pieces are joined only once they make a whole one."""
         self.buffered_bytes -= wanted
         start = self._at
         if len(self._buffer) - start < wanted:
-            self._buffer = (
-                b"".join((self._buffer[start:], *self._later)) if start < len(self._buffer) else b"".join(self._later)
-            )
+            self._buffer = self._buffer[start:] + self._later
             self._later.clear()
             start = 0
         self._at = start + wanted

@@ -134,7 +134,7 @@ def decode_disconnect(payload: bytes) -> DisconnectReason | None:
     it got wrong in saying so is nobody's breach.
     """
     try:
-        item, _ = rlp.decode_prefix(payload, max_items=rlp.MAX_DEPTH)
+        item = rlp.decode(payload, max_items=rlp.MAX_DEPTH)
         if isinstance(item, list):
             item = item[0]
         return DisconnectReason(int.from_bytes(rlp.as_bytes(item), "big"))

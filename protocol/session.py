@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
 import msgspec
 
@@ -49,7 +49,7 @@ class Timeouts(msgspec.Struct, frozen=True):
     """Seconds each part of a session may take.
 
     `handshake` bounds auth and ack, `pending` all until active counted from the start of the session, `ping_interval` is
-    the quiet time after which we ping, `ping` what the pong may take.
+    the time from active, and from each pong, to our next ping, `ping` what the pong may take.
     """
 
     handshake: float = 5.0
@@ -87,8 +87,10 @@ class Session:
         "_bucket",
         "_chain",
         "_cipher",
+        "_claimed",
         "_events",
         "_handshake_buffer",
+        "_has_cipher",
         "_hello_sent",
         "_initiator",
         "_is_admitted",
@@ -125,12 +127,16 @@ class Session:
         self._events: list[Event] = []
         self._out: list[bytes] = []
         self._handshake_buffer = b""
-        self._cipher: FrameCipher | None = None
+        # There from Stage.HELLO on.
+        self._cipher: FrameCipher
+        self._has_cipher = False
         self._table: MessageTable | None = None
-        self._bucket: p2p.PingBucket | None = None
+        self._bucket = p2p.PingBucket(now=now)
         self._hello_sent = False
         self._is_admitted = False
         self._ping_sent_at: float | None = None
+        self._claimed = b""
+        # Of a dial whom we dialled, of an accept nobody until the id is proved.
         self.peer = setup.peer
         self.hello: p2p.Hello | None = None
         self.status: eth.Status | None = None
@@ -170,11 +176,11 @@ class Session:
         self._now = now
         self.bytes_in += len(data)
         try:
-            if self._cipher is not None:
+            if self._has_cipher:
                 self._cipher.feed(data)
             else:
                 self._on_handshake_bytes(data)
-            if self._cipher is not None:
+            if self._has_cipher:
                 self._open_frames(self._cipher)
         except PeerError as error:
             self._fail(error)
@@ -186,7 +192,7 @@ class Session:
             return []
         self._now = now
         self._is_admitted = True
-        if self.stage is Stage.VERDICT and self._cipher is not None:
+        if self.stage is Stage.VERDICT:
             try:
                 self._establish()
                 self._open_frames(self._cipher)
@@ -199,7 +205,9 @@ class Session:
         if now < self.deadline or self.stage is Stage.CLOSED:
             return []
         self._now = now
-        if self.stage is not Stage.ACTIVE:
+        if self.stage is Stage.VERDICT:
+            self._close(EndedBy.ENGINE, self._say_goodbye(DisconnectReason.TOO_MANY_PEERS), "no verdict came in time")
+        elif self.stage is not Stage.ACTIVE:
             self._fail(TimeoutPeerError(f"the peer took too long at {self.stage}"))
         elif self._ping_sent_at is not None:
             self._fail(TimeoutPeerError(f"no pong within {self._timeouts.ping:g} s"))
@@ -254,9 +262,7 @@ class Session:
             if len(data) >= end:
                 self._handshake_buffer = b""
                 self._on_handshake_packet(data[:end])
-                data = data[end:]
-                if self._cipher is not None:
-                    self._cipher.feed(data)
+                self._cipher.feed(data[end:])
                 return
         self._handshake_buffer = data
 
@@ -269,11 +275,11 @@ class Session:
             responder = handshake.Responder(packet, self._node.key, self._node.entropy)
             peer, secrets = responder.peer.id, responder.secrets
             self._write(responder.ack)
-        self.peer = peer
+        self._claimed = peer
         self._cipher = FrameCipher(secrets)
+        self._has_cipher = True
         self.stage = Stage.HELLO
         self.deadline += self._timeouts.pending - self._timeouts.handshake
-        self._events.append(Authenticated(peer))
         if self._refusal is not None:
             self._close(EndedBy.US, self._say_goodbye(self._refusal), "refused before Hello")
             return
@@ -284,7 +290,7 @@ class Session:
     # -- frames -----------------------------------------------------------------------------------------------------------
 
     def _open_frames(self, cipher: FrameCipher) -> None:
-        if self.stage is Stage.VERDICT:
+        if self.stage in _STOPS:
             return
         for content in cipher.frames():
             self.messages_in += 1
@@ -329,6 +335,11 @@ class Session:
 
     def _on_other(self, content: bytes) -> None:
         """All that is not a capability's message on an active session."""
+        if self.stage is Stage.HELLO:
+            # Only whoever has the key can make a frame whose MAC is right: an auth or ack alone proves nothing, as any
+            # signature recovers to some ephemeral key. Until here the id is a claim, and no place is given to it.
+            self.peer = self._claimed
+            self._events.append(Authenticated(self._claimed))
         if not content:
             raise MessageError("an empty frame")
         code: int | Stage = content[0]
@@ -342,16 +353,14 @@ class Session:
     def _on_hello(self, payload: bytes) -> None:
         hello = p2p.Hello.decode(payload)
         self.hello = hello
-        hello.check(self.peer or b"")
+        hello.check(self._claimed)
         table = message_table(share(self._node.protocols, hello.capabilities))
         if table.eth is None:
             offered = ", ".join(map(str, hello.capabilities)) or "nothing"
             raise UselessPeerError(f"no shared version of eth; the peer offers {offered}")
         self._table = table
         self.stage = Stage.STATUS
-        self._bucket = p2p.PingBucket(now=self._now)
-        if self._cipher is not None:
-            self._cipher.limit_bytes = MAX_PENDING_FRAME_BYTES
+        self._cipher.limit_bytes = MAX_PENDING_FRAME_BYTES
         status = eth.local_status(table.eth.capability.version, self._chain, self._wall_seconds)
         self._send_message(table.find(eth.NAME, eth.STATUS_ID), status.encode())
 
@@ -369,9 +378,10 @@ class Session:
     def _establish(self) -> None:
         self.stage = Stage.ACTIVE
         self.deadline = self._now + self._timeouts.ping_interval
-        if self._cipher is not None and self._table is not None and self.hello is not None and self.status is not None:
-            self._cipher.limit_bytes = MAX_FRAME_BYTES
-            self._events.append(Established(self.hello, self._table.shared, self.status))
+        self._cipher.limit_bytes = MAX_FRAME_BYTES
+        # The stage says that all three are there.
+        hello, status = cast("p2p.Hello", self.hello), cast("eth.Status", self.status)
+        self._events.append(Established(hello, cast("MessageTable", self._table).shared, status))
 
     def _on_disconnect_before_hello(self, payload: bytes) -> None:
         self._on_remote_disconnect(p2p.decode_disconnect(payload))
@@ -386,8 +396,7 @@ class Session:
 
     def _on_ping(self, payload: bytes) -> None:
         p2p.check_ping_payload(payload)
-        if self._bucket is not None:
-            self._bucket.take(now=self._now)
+        self._bucket.take(now=self._now)
         self._send_base(p2p.PONG_CODE, p2p.EMPTY_LIST)
 
     def _on_pong(self, payload: bytes) -> None:
@@ -421,30 +430,27 @@ class Session:
     # -- out ----------------------------------------------------------------------------------------------------------------
 
     def _send_message(self, kind: MessageKind, payload: bytes) -> None:
-        if self._cipher is not None:
-            self._write(self._cipher.seal(bytes([kind.code]) + p2p.deflate(payload)))
-            self.messages_out += 1
+        self._write(self._cipher.seal(bytes([kind.code]) + p2p.deflate(payload)))
+        self.messages_out += 1
 
     def _send_base(self, code: int, payload: bytes) -> None:
         """A base protocol message. Snappy is on for all that follows our Hello (`rlpx.md`, "Snappy")."""
-        if self._cipher is not None:
-            body = p2p.deflate(payload) if self._hello_sent else payload
-            self._write(self._cipher.seal(bytes([code]) + body))
-            self.messages_out += 1
+        body = p2p.deflate(payload) if self._hello_sent else payload
+        self._write(self._cipher.seal(bytes([code]) + body))
+        self.messages_out += 1
 
     def _write(self, data: bytes) -> None:
         self._out.append(data)
 
     def _say_goodbye(self, reason: DisconnectReason | None) -> DisconnectReason | None:
         """Send a Disconnect where one can be read; the reason that was really told."""
-        if reason is None or self._cipher is None:
+        if reason is None or not self._has_cipher:
             return None
         self._send_base(p2p.DISCONNECT_CODE, p2p.encode_disconnect(reason))
         return reason
 
     def _fail(self, error: PeerError) -> None:
-        if self.stage is not Stage.CLOSED:
-            self._close(EndedBy.US, self._say_goodbye(error.reason), str(error))
+        self._close(EndedBy.US, self._say_goodbye(error.reason), str(error))
 
     def _close(self, by: EndedBy, reason: DisconnectReason | None, cause: str) -> None:
         self._events.append(Closed(by, reason, cause, self.stage))

@@ -272,8 +272,8 @@ def test_a_peer_with_our_own_key_is_told_that_it_is_us(engine: RunningEngine) ->
     key = (engine.run_dir / "node.key").read_text().strip()
     assert PrivateKey(bytes.fromhex(key)).id == engine.node_id
     with geth("-key", key, "-eth", "69", "-dial", engine.enode) as peer:
-        closed = log.wait("session.closed", reason="connected_to_self").fields
-        assert closed["ended_by"] == "us"
+        # geth finds it out by our Hello, we by its own: whose goodbye is first is a race, the reason is the same.
+        log.wait("session.closed", reason="connected_to_self")
         seen = [event for event in (*peer.of("dial_error"), *peer.of("disconnected")) if "reason" in event]
         assert (seen or [peer.wait("dial_error")])[0]["reason"] == 10
 
