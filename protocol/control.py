@@ -7,7 +7,7 @@ big-endian length and a msgpack struct. The end of either is the end of the othe
 
 from __future__ import annotations
 
-from typing import Final, Generic, NewType, TypeVar
+from typing import Any, Final, Generic, NewType, TypeVar
 
 import msgspec
 
@@ -37,6 +37,10 @@ class NodeConfig(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"NodeConfig(client={self.client!r}, key=secret)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What a rich traceback shows of it: msgspec's own would show the key."""
+        return [("client", self.client)]
 
 
 class SessionConfig(msgspec.Struct, frozen=True):

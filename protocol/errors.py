@@ -47,6 +47,12 @@ class NotSharedError(UsageError):
     name = "not_shared"
 
 
+class QueueFullError(UsageError):
+    """More than may wait for this peer."""
+
+    name = "queue_full"
+
+
 class PeerError(Exception):
     """A peer's mistake. `reason` is what it is told; `None` closes without a goodbye."""
 

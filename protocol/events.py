@@ -11,6 +11,7 @@ from protocol.errors import DisconnectReason
 from protocol.eth import Status
 from protocol.messages import MessageKind
 from protocol.p2p import Hello
+from protocol.requests import RequestId
 
 
 class Stage(StrEnum):
@@ -71,4 +72,34 @@ class Closed(msgspec.Struct, frozen=True):
     stage: Stage
 
 
-Event = Authenticated | Established | MessageReceived | Closed
+class Answered(msgspec.Struct, frozen=True):
+    """The response to a request of ours; its payload has the id of the asker's own message again."""
+
+    request: RequestId
+    kind: MessageKind
+    payload: bytes
+
+
+class RequestFailed(msgspec.Struct, frozen=True):
+    """A request of ours has no answer: `name` is the typed error that its asker gets."""
+
+    request: RequestId
+    name: str
+    words: str
+
+
+class Conduct(StrEnum):
+    """What a peer did that is worth telling though the session goes on."""
+
+    BAD_MESSAGE = "bad_message"
+    BREACH = "breach"
+
+
+class Misconduct(msgspec.Struct, frozen=True):
+    """The peer has sent what nobody asked for, or answers nothing."""
+
+    conduct: Conduct
+    words: str
+
+
+Event = Authenticated | Established | MessageReceived | Answered | RequestFailed | Misconduct | Closed

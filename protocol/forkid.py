@@ -95,7 +95,7 @@ class Forks:
         index = self._passed(number, time)
         if remote.hash == self._sums[index]:
             # Rule 1: the same forks. Theirs to come must not be one that we have passed without it.
-            passed = remote.next <= number or (remote.next > FIRST_TIMESTAMP and remote.next <= time)
+            passed = remote.next <= number or FIRST_TIMESTAMP < remote.next <= time
             return Verdict.LOCAL_INCOMPATIBLE_OR_STALE if remote.next and passed else Verdict.OK
         if remote.hash in self._sums[:index]:
             # Rule 2: they are behind, and must expect the fork that follows for us.

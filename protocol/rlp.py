@@ -23,11 +23,9 @@ MAX_ITEMS: Final = 3 * 4096 + 64
 # Every integer on our wires but a total difficulty fits an u64.
 U64_BYTES: Final = 8
 
-# The five kinds of first byte: a byte itself, a short string, a long string, a short list, a long list.
+# The first byte of an item: below, a byte itself; then strings; then lists.
 _SHORT_STRING: Final = 0x80
-_LONG_STRING: Final = 0xB8
 _SHORT_LIST: Final = 0xC0
-_LONG_LIST: Final = 0xF8
 # A payload of up to this length has its length in the first byte.
 _SHORT_MAX_BYTES: Final = 55
 
@@ -85,6 +83,16 @@ def first_uint(data: bytes) -> int:
     if inner_list:
         raise RlpError("a list where an integer belongs")
     return as_uint(data[inner_start:inner_end])
+
+
+def with_first(data: bytes, first: int) -> bytes:
+    """A list with its first element replaced by an integer, the rest as it was: another request id. Raises `RlpError`."""
+    is_list, start, end = _header(data, 0, len(data))
+    if not is_list:
+        raise RlpError("a string where a list belongs")
+    _, _, rest = _header(data, start, end)
+    payload = encode(first) + data[rest:end]
+    return _prefix(len(payload), _SHORT_LIST) + payload
 
 
 def encode(item: Encodable) -> bytes:

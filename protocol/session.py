@@ -25,12 +25,28 @@ from protocol.errors import (
     MessageError,
     NotSharedError,
     PeerError,
+    QueueFullError,
+    RlpError,
     TimeoutPeerError,
+    UsageError,
     UselessPeerError,
 )
-from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Stage
+from protocol.events import (
+    Answered,
+    Authenticated,
+    Closed,
+    Conduct,
+    EndedBy,
+    Established,
+    Event,
+    MessageReceived,
+    Misconduct,
+    RequestFailed,
+    Stage,
+)
 from protocol.frames import MAX_FRAME_BYTES, FrameCipher
 from protocol.messages import MessageKind, MessageTable, message_table
+from protocol.requests import BREACH_SECONDS, RequestId, Requests, is_answer
 
 # A Status, a Disconnect, a ping: nothing longer is legal before the session is active.
 MAX_PENDING_FRAME_BYTES: Final = 2048
@@ -88,6 +104,7 @@ class Session:
         "_chain",
         "_cipher",
         "_claimed",
+        "_due",
         "_events",
         "_handshake_buffer",
         "_has_cipher",
@@ -99,12 +116,12 @@ class Session:
         "_out",
         "_ping_sent_at",
         "_refusal",
+        "_requests",
         "_table",
         "_timeouts",
         "_wall_seconds",
         "bytes_in",
         "bytes_out",
-        "deadline",
         "hello",
         "messages_in",
         "messages_out",
@@ -144,7 +161,9 @@ class Session:
         self.remote_range: tuple[int, int, bytes] | None = None
         self.rtt_seconds: float | None = None
         self.bytes_in = self.bytes_out = self.messages_in = self.messages_out = 0
-        self.deadline = now + self._timeouts.handshake
+        # When the stage, or the pong we wait for, is overdue.
+        self._due = now + self._timeouts.handshake
+        self._requests: Requests | None = None
         self.stage = Stage.AUTH
         self._initiator: handshake.Initiator | None = None
         if setup.peer is not None:
@@ -158,6 +177,11 @@ class Session:
     def is_closed(self) -> bool:
         """Nothing follows: what is still to be written is a goodbye."""
         return self.stage is Stage.CLOSED
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is due, on the clock of `now`."""
+        return self._due if self._requests is None else min(self._due, self._requests.deadline)
 
     @property
     def is_held(self) -> bool:
@@ -205,6 +229,10 @@ class Session:
         if now < self.deadline or self.stage is Stage.CLOSED:
             return []
         self._now = now
+        if self._requests is not None:
+            self._expire_requests(self._requests)
+        if now < self._due:
+            return self._take_events()
         if self.stage is Stage.VERDICT:
             self._close(EndedBy.ENGINE, self._say_goodbye(DisconnectReason.TOO_MANY_PEERS), "no verdict came in time")
         elif self.stage is not Stage.ACTIVE:
@@ -213,7 +241,7 @@ class Session:
             self._fail(TimeoutPeerError(f"no pong within {self._timeouts.ping:g} s"))
         else:
             self._ping_sent_at = now
-            self.deadline = now + self._timeouts.ping
+            self._due = now + self._timeouts.ping
             self._send_base(p2p.PING_CODE, p2p.EMPTY_LIST)
         return self._take_events()
 
@@ -233,9 +261,27 @@ class Session:
 
     def send(self, capability: str, message_id: int, payload: bytes) -> None:
         """Send an RLP payload as one message of a shared capability. Raises `NotSharedError`, `UsageError`."""
-        if self.stage is not Stage.ACTIVE or self._table is None:
-            raise NotSharedError(f"the session is not active but at {self.stage}")
-        self._send_message(self._table.find(capability, message_id), payload)
+        self._send_message(self._sendable(capability, message_id), payload)
+
+    def request(self, capability: str, message_id: int, payload: bytes, *, now: float) -> RequestId:
+        """Send a request under an id of ours in place of the payload's own; `Answered` or `RequestFailed` follows, once.
+
+        Raises `NotSharedError`, `QueueFullError`, `UsageError` where the message is no request.
+        """
+        kind = self._sendable(capability, message_id)
+        if kind.answer is None:
+            raise UsageError(f"{kind.topic} is no request")
+        if self._requests is None:
+            self._requests = Requests()
+        if self._requests.is_full:
+            raise QueueFullError(f"{len(self._requests)} requests to this peer are in flight")
+        try:
+            asker_id = rlp.first_uint(payload)
+        except RlpError as error:
+            raise UsageError(f"payload: {error}") from error
+        request_id = self._requests.begin(kind, asker_id, now=now)
+        self._send_message(kind, rlp.with_first(payload, request_id))
+        return request_id
 
     def answer(self, request: MessageReceived, payload: bytes) -> None:
         """Send the response to a request of the peer; after the end it is nobody's any more."""
@@ -279,7 +325,7 @@ class Session:
         self._cipher = FrameCipher(secrets)
         self._has_cipher = True
         self.stage = Stage.HELLO
-        self.deadline += self._timeouts.pending - self._timeouts.handshake
+        self._due += self._timeouts.pending - self._timeouts.handshake
         if self._refusal is not None:
             self._close(EndedBy.US, self._say_goodbye(self._refusal), "refused before Hello")
             return
@@ -312,14 +358,24 @@ class Session:
         handler = self._ON_OWN_MESSAGE.get((kind.capability.name, kind.id))
         if handler is not None:
             handler(self, kind, payload)
-        if kind.answer is not None or self._node.interest[kind.topic]:
-            data = p2p.inflate(payload, kind.limit_bytes)
+        is_read = self._node.interest[kind.topic]
+        if kind.role is eth.Role.ANNOUNCEMENT:
+            if is_read:
+                self._events.append(MessageReceived(kind, p2p.inflate(payload, kind.limit_bytes), len(payload)))
+            else:
+                # Nobody reads it: the length is still checked, nothing is inflated.
+                p2p.inflated_bytes(payload, kind.limit_bytes)
+        elif is_read or kind.answer is not None or self._requests:
             # eth/66 and snap: requests and responses are lists that start with their id (EIP-2481).
-            request_id = None if kind.role is eth.Role.ANNOUNCEMENT else rlp.first_uint(data)
-            self._events.append(MessageReceived(kind, data, len(payload), request_id))
+            data = p2p.inflate(payload, kind.limit_bytes)
+            request_id = rlp.first_uint(data)
+            if is_read or kind.answer is not None:
+                self._events.append(MessageReceived(kind, data, len(payload), request_id))
+            if kind.answer is None:
+                self._on_response(kind, request_id, data)
         else:
-            # Nobody reads it: the length is still checked, nothing is inflated.
             p2p.inflated_bytes(payload, kind.limit_bytes)
+            self._on_unasked(kind)
 
     def _on_status_again(self, _kind: MessageKind, _payload: bytes) -> None:
         raise MessageError("a second Status")
@@ -377,7 +433,7 @@ class Session:
 
     def _establish(self) -> None:
         self.stage = Stage.ACTIVE
-        self.deadline = self._now + self._timeouts.ping_interval
+        self._due = self._now + self._timeouts.ping_interval
         self._cipher.limit_bytes = MAX_FRAME_BYTES
         # The stage says that all three are there.
         hello, status = cast("p2p.Hello", self.hello), cast("eth.Status", self.status)
@@ -405,7 +461,7 @@ class Session:
         if self._ping_sent_at is not None:
             self.rtt_seconds = self._now - self._ping_sent_at
             self._ping_sent_at = None
-            self.deadline = self._now + self._timeouts.ping_interval
+            self._due = self._now + self._timeouts.ping_interval
 
     # What may come in which stage, by the code's byte; eth's Status, whose code depends on what is shared, by its stage.
     # Absence is the error.
@@ -427,7 +483,38 @@ class Session:
         },
     }
 
+    # -- requests of ours -------------------------------------------------------------------------------------------------
+
+    def _on_response(self, kind: MessageKind, request_id: int, payload: bytes) -> None:
+        pending = self._requests.answered(request_id, kind, now=self._now) if self._requests is not None else None
+        if pending is None:
+            self._on_unasked(kind)
+        elif pending.has_timed_out:
+            return  # late: its asker was told, and it is nobody's fault
+        elif is_answer(pending.kind, kind):
+            self._events.append(Answered(pending.id, kind, rlp.with_first(payload, pending.asker_id)))
+        else:
+            words = f"{kind.topic} as the answer to {pending.kind.topic}"
+            self._events.append(RequestFailed(pending.id, "bad_response", words))
+            self._events.append(Misconduct(Conduct.BAD_MESSAGE, words))
+
+    def _on_unasked(self, kind: MessageKind) -> None:
+        self._events.append(Misconduct(Conduct.BAD_MESSAGE, f"{kind.topic} that nobody asked for"))
+
+    def _expire_requests(self, requests: Requests) -> None:
+        expired, is_breach = requests.expire(now=self._now)
+        for pending in expired:
+            words = f"no answer to {pending.kind.topic} within {self._now - pending.sent_at:.1f} s"
+            self._events.append(RequestFailed(pending.id, "timed_out", words))
+        if is_breach:
+            self._events.append(Misconduct(Conduct.BREACH, f"no answer to a request for {BREACH_SECONDS:g} s"))
+
     # -- out ----------------------------------------------------------------------------------------------------------------
+
+    def _sendable(self, capability: str, message_id: int) -> MessageKind:
+        if self.stage is not Stage.ACTIVE or self._table is None:
+            raise NotSharedError(f"the session is not active but at {self.stage}")
+        return self._table.find(capability, message_id)
 
     def _send_message(self, kind: MessageKind, payload: bytes) -> None:
         self._write(self._cipher.seal(bytes([kind.code]) + p2p.deflate(payload)))
@@ -453,9 +540,13 @@ class Session:
         self._close(EndedBy.US, self._say_goodbye(error.reason), str(error))
 
     def _close(self, by: EndedBy, reason: DisconnectReason | None, cause: str) -> None:
+        if self._requests is not None:
+            for pending in self._requests.abandon():
+                self._events.append(RequestFailed(pending.id, "session_ended", cause))
+            self._requests = None
         self._events.append(Closed(by, reason, cause, self.stage))
         self.stage = Stage.CLOSED
-        self.deadline = math.inf
+        self._due = math.inf
         self._initiator = None
 
     def _take_events(self) -> list[Event]:

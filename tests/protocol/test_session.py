@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from protocol import eth, snap
 from protocol.capabilities import Shared, SubProtocol
 from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, UsageError
-from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Stage
+from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Misconduct, Stage
 from protocol.p2p import Capability
 from protocol.session import Role, Session, Timeouts
 from tests.pair import (
@@ -592,8 +592,10 @@ def test_a_message_is_told_whole() -> None:
 def test_requests_and_responses_are_told_with_their_id(code: int) -> None:
     peer = RawPeer.at(Stage.ACTIVE)
     for request_id in (0, 1, 0x7F, (1 << 64) - 1):
-        [event] = peer.says(code, encoded([request_id, []]))
+        event, *rest = peer.says(code, encoded([request_id, []]))
         assert isinstance(event, MessageReceived)
+        # A response that nobody asked for is told as such as well.
+        assert [type(item) for item in rest] == ([] if event.kind.answer is not None else [Misconduct])
         assert event.request_id == request_id
 
 
@@ -701,14 +703,14 @@ def test_what_nobody_reads_is_not_inflated() -> None:
     assert peer.says(TRANSACTIONS) == []
     # Its length says ten bytes and what follows is no Snappy: whoever inflates it finds out.
     assert peer.says(TRANSACTIONS, b"\x0a\xff\xff", is_snappy=False) == []
-    assert peer.says(BLOCK_HEADERS, b"\x0a\xff\xff", is_snappy=False) == []
+    assert [type(event) for event in peer.says(BLOCK_HEADERS, b"\x0a\xff\xff", is_snappy=False)] == [Misconduct]
     assert peer.session.messages_in == 5
 
 
 @pytest.mark.parametrize("code", [TRANSACTIONS, NEW_BLOCK, BLOCK_HEADERS, SNAP_1.offset + 1])
 def test_what_nobody_reads_may_not_be_oversized(code: int) -> None:
     peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
-    assert peer.says(code, says_to_inflate_to(MAX_ETH_BYTES), is_snappy=False) == []
+    assert Closed not in map(type, peer.says(code, says_to_inflate_to(MAX_ETH_BYTES), is_snappy=False))
     peer.says(code, says_to_inflate_to(MAX_ETH_BYTES + 1), is_snappy=False)
     check_end(peer, BREACH, "10485761 bytes", Stage.ACTIVE)
 

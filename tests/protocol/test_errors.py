@@ -1,0 +1,124 @@
+"""Each mistake of a peer has one answer, and a peer's text cannot harm a log."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import errors
+from protocol.errors import (
+    PEER_TEXT_MAX_CHARACTERS,
+    DisconnectReason,
+    NotSharedError,
+    PeerError,
+    QueueFullError,
+    UsageError,
+    printable,
+)
+
+repeatable = settings(derandomize=True, deadline=None)
+
+# devp2p `rlpx.md`, "Disconnect (0x01)".
+REASONS = {
+    0x00: "disconnect_requested",
+    0x01: "tcp_error",
+    0x02: "protocol_breach",
+    0x03: "useless_peer",
+    0x04: "too_many_peers",
+    0x05: "already_connected",
+    0x06: "incompatible_version",
+    0x07: "invalid_identity",
+    0x08: "client_quitting",
+    0x09: "unexpected_identity",
+    0x0A: "connected_to_self",
+    0x0B: "ping_timeout",
+    0x10: "subprotocol_error",
+}
+
+# What the peer is told; `None` closes without a goodbye.
+ANSWERS = {
+    "PeerError": 0x02,
+    "RlpError": 0x02,
+    "HandshakeError": None,
+    "FrameError": None,
+    "OversizedFrameError": 0x02,
+    "SnappyError": 0x02,
+    "MessageError": 0x02,
+    "PingFloodError": 0x02,
+    "NullIdentityError": 0x07,
+    "UnexpectedIdentityError": 0x09,
+    "IncompatibleVersionError": 0x06,
+    "UselessPeerError": 0x03,
+    "StatusError": 0x10,
+    "ForkIdError": 0x10,
+    "TimeoutPeerError": 0x0B,
+}
+
+
+def test_the_reasons_and_their_labels_are_those_of_the_specification() -> None:
+    assert {reason.value: reason.label for reason in DisconnectReason} == REASONS
+
+
+def test_every_mistake_of_a_peer_has_its_answer() -> None:
+    answers = {
+        name: found.reason
+        for name, found in vars(errors).items()
+        if isinstance(found, type) and issubclass(found, PeerError)
+    }
+    assert answers == ANSWERS
+
+
+@pytest.mark.parametrize("error", [UsageError, NotSharedError, QueueFullError])
+def test_our_own_mistake_is_never_blamed_on_a_peer(error: type[UsageError]) -> None:
+    assert not issubclass(error, PeerError)
+
+
+def test_a_user_gets_a_typed_reply() -> None:
+    names = {
+        name: found.name for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, UsageError)
+    }
+    assert names == {"UsageError": "invalid_params", "NotSharedError": "not_shared", "QueueFullError": "queue_full"}
+
+
+def test_ordinary_text_is_repeated_as_it_is() -> None:
+    text = "Geth/v1.16.4-stable/linux-amd64/go1.24 é 語"
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("\x00\x7f\x9b", r"\x00\x7f\x9b"),
+        ("abc\u202egnp", r"abc\u202egnp"),
+        ("\u2028", r"\u2028"),
+        ("\udcff", r"\udcff"),
+        ("\U000e0041", r"\U000e0041"),
+    ],
+)
+def test_what_could_command_a_terminal_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_a_long_text_is_cut() -> None:
+    assert printable("x" * PEER_TEXT_MAX_CHARACTERS) == "x" * 128
+    assert printable("x" * (PEER_TEXT_MAX_CHARACTERS + 1)) == "x" * 128
+    # The longest escape of one character has ten.
+    assert printable("\U000e0041" * 10_000) == r"\U000e0041" * 128
+
+
+def test_a_place_may_cut_sooner_or_later() -> None:
+    assert printable("x" * 300, 5) == "xxxxx"
+    assert printable("\n" * 300, 2) == r"\n\n"
+    assert printable("x" * 300, 256) == "x" * 256
+    assert printable("x", 0) == ""
+
+
+@repeatable
+@given(text=st.text(st.characters(), max_size=200))
+def test_any_text_comes_out_printable_on_one_line(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown.encode("utf-8").decode("utf-8") == shown

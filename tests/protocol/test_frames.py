@@ -1,0 +1,480 @@
+"""Frames byte for byte as published and as a second implementation makes them; nothing spoiled is ever yielded."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import tracemalloc
+from typing import Any
+
+import pytest
+from Crypto.Cipher import AES
+from Crypto.Hash import keccak
+from Crypto.Util import Counter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.crypto import Buffer, running_keccak256
+from protocol.errors import FrameError, OversizedFrameError, UsageError
+from protocol.frames import MAX_FIRST_FRAME_BYTES, MAX_FRAME_BYTES, FrameCipher
+from protocol.handshake import Secrets
+from tests.vectors import load
+
+repeatable = settings(derandomize=True, deadline=None)
+
+FRAMES = load("rlpx_frames")
+COMPUTED = FRAMES["computed_from_eip8_secrets"]
+LEGACY = load("rlpx_legacy_handshake")
+# Header, its MAC, and the MAC of the body.
+EMPTY_FRAME_BYTES = 48
+
+contents = st.lists(st.binary(max_size=70), max_size=6)
+
+
+def unhex(text: str) -> bytes:
+    return bytes.fromhex(text)
+
+
+def pair(seed: bytes = b"seed") -> tuple[FrameCipher, FrameCipher]:
+    """Both ends of a connection."""
+    aes, mac = (keccak.new(digest_bits=256, data=seed + name).digest() for name in (b"aes", b"mac"))
+    ends = [(b"there", b"back"), (b"back", b"there")]
+    first, second = (
+        FrameCipher(Secrets(aes, mac, running_keccak256(seed + out), running_keccak256(seed + into))) for out, into in ends
+    )
+    return first, second
+
+
+def take_all(cipher: FrameCipher, data: bytes) -> list[bytes]:
+    cipher.feed(data)
+    return list(cipher.frames())
+
+
+def take_until_refused(cipher: FrameCipher, data: bytes) -> tuple[list[bytes], FrameError]:
+    """The contents before the bad frame, and the error that it raised."""
+    cipher.feed(data)
+    taken: list[bytes] = []
+    with pytest.raises(FrameError) as caught:
+        taken.extend(cipher.frames())
+    return taken, caught.value
+
+
+# --- the second implementation
+
+
+class OracleWriter:
+    """One direction of `rlpx.md`, "Framing", word for word, made of pycryptodome."""
+
+    def __init__(self, aes: bytes, mac: bytes, seed: bytes) -> None:
+        self.stream = AES.new(aes, AES.MODE_CTR, counter=Counter.new(128, initial_value=0))
+        self.block = AES.new(mac, AES.MODE_ECB)
+        self.state = keccak.new(digest_bits=256, data=seed, update_after_digest=True)
+
+    def absorb(self, seed: bytes) -> bytes:
+        aes = self.block.encrypt(self.state.digest()[:16])
+        self.state.update(bytes(a ^ b for a, b in zip(aes, seed, strict=True)))
+        return bytes(self.state.digest()[:16])
+
+    def frame(self, content: bytes) -> bytes:
+        header = self.stream.encrypt(len(content).to_bytes(3, "big") + b"\xc2\x80\x80" + bytes(10))
+        header_mac = self.absorb(header)
+        padded = content + bytes((16 - len(content)) % 16)
+        body = self.stream.encrypt(padded)
+        self.state.update(body)
+        return bytes(header + header_mac + body + self.absorb(self.state.digest()[:16]))
+
+
+@repeatable
+@given(sent=contents, seed=st.binary(max_size=8))
+def test_frames_are_what_the_second_implementation_makes(sent: list[bytes], seed: bytes) -> None:
+    aes, mac = (keccak.new(digest_bits=256, data=seed + name).digest() for name in (b"aes", b"mac"))
+    writer = OracleWriter(aes, mac, seed + b"there")
+    ours, theirs = pair(seed)
+    frames = [writer.frame(content) for content in sent]
+    assert [ours.seal(content) for content in sent] == frames
+    assert take_all(theirs, b"".join(frames)) == sent
+
+
+# --- published frames
+
+
+class ConstantHash:
+    """The stub of go-ethereum's test: every digest is 32 bytes of 01."""
+
+    def update(self, data: Buffer, /) -> None:
+        """Ignore it."""
+
+    def digest(self) -> bytes:
+        return b"\x01" * 32
+
+
+def test_the_frame_of_geths_own_test() -> None:
+    case = FRAMES["official"][0]
+    secrets = Secrets(unhex(case["aes_secret"]), unhex(case["mac_secret"]), ConstantHash(), ConstantHash())
+    cipher = FrameCipher(secrets)
+    assert cipher.seal(unhex(case["frame_content"])).hex() == case["frame"]
+    assert take_all(cipher, unhex(case["frame"])) == [unhex(case["frame_content"])]
+
+
+def eip8_ends() -> tuple[FrameCipher, FrameCipher]:
+    """The two ends after auth2 and ack2."""
+    aes, mac = unhex(COMPUTED["aes_secret"]), unhex(COMPUTED["mac_secret"])
+    there, back = unhex(COMPUTED["initiator_to_recipient_mac_seed"]), unhex(COMPUTED["recipient_to_initiator_mac_seed"])
+    return (
+        FrameCipher(Secrets(aes, mac, running_keccak256(there), running_keccak256(back))),
+        FrameCipher(Secrets(aes, mac, running_keccak256(back), running_keccak256(there))),
+    )
+
+
+def test_the_frames_after_the_handshake_of_eip_8() -> None:
+    initiator, recipient = eip8_ends()
+    ways = [
+        (initiator, recipient, COMPUTED["initiator_to_recipient_frames_in_order"]),
+        (recipient, initiator, COMPUTED["recipient_to_initiator_frames_in_order"]),
+    ]
+    for sender, receiver, frames in ways:
+        assert len(frames) > 1
+        for frame in frames:
+            assert sender.seal(unhex(frame["content"])).hex() == frame["frame"]
+            assert take_all(receiver, unhex(frame["frame"])) == [unhex(frame["content"])]
+
+
+def legacy_end(local: str, remote: str, sent: str, received: str) -> FrameCipher:
+    """One end of the published legacy session."""
+    values = {name: unhex(value) for name, value in LEGACY["values"].items()}
+
+    def seed(nonce: str, packet: str) -> bytes:
+        return bytes(a ^ b for a, b in zip(values["mac_secret"], values[nonce], strict=True)) + values[packet]
+
+    egress = running_keccak256(seed(f"{remote}_nonce", sent))
+    ingress = running_keccak256(seed(f"{local}_nonce", received))
+    if local == "initiator":
+        assert egress.digest() == values["initial_egress_MAC"]
+        assert ingress.digest() == values["initial_ingress_MAC"]
+    return FrameCipher(Secrets(values["aes_secret"], values["mac_secret"], egress, ingress))
+
+
+def test_the_hellos_of_the_published_legacy_session() -> None:
+    initiator = legacy_end("initiator", "receiver", "auth_ciphertext", "authresp_ciphertext")
+    receiver = legacy_end("receiver", "initiator", "authresp_ciphertext", "auth_ciphertext")
+    decoded = LEGACY["decoded_frames_computed"]
+    for name, sender, other in (("initiator", initiator, receiver), ("receiver", receiver, initiator)):
+        content, frame = unhex(decoded[name]["frame_content_plain"]), LEGACY["values"][f"{name}_hello_packet"]
+        assert sender.seal(content).hex() == frame
+        assert take_all(other, unhex(frame)) == [content]
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"), [(0, 0), (1, 16), (15, 16), (16, 16), (17, 32), (31, 32), (32, 32), (2048, 2048)]
+)
+def test_a_content_is_padded_to_whole_blocks(size: int, padded: int) -> None:
+    ours, theirs = pair()
+    frame = ours.seal(b"x" * size)
+    assert len(frame) == EMPTY_FRAME_BYTES + padded
+    assert take_all(theirs, frame) == [b"x" * size]
+    # The next one starts where both ends agree.
+    assert take_all(theirs, ours.seal(b"next")) == [b"next"]
+
+
+def test_frames_without_content_are_yielded() -> None:
+    ours, theirs = pair()
+    stream = ours.seal(b"") + ours.seal(b"") + ours.seal(b"a") + ours.seal(b"")
+    assert take_all(theirs, stream) == [b"", b"", b"a", b""]
+
+
+def test_the_longest_frame_is_sealed_and_opened() -> None:
+    ours, theirs = pair()
+    theirs.limit_bytes = MAX_FRAME_BYTES
+    content = bytes(range(256)) * 2**16
+    assert len(content) == MAX_FRAME_BYTES + 1 == 2**24
+    frame = ours.seal(content[:-1])
+    assert len(frame) == EMPTY_FRAME_BYTES + 2**24
+    assert take_all(theirs, frame) == [content[:-1]]
+
+
+def test_a_longer_frame_is_our_own_mistake_and_spoils_nothing() -> None:
+    ours, theirs = pair()
+    with pytest.raises(UsageError, match="16777216 bytes is over the 16777215"):
+        ours.seal(bytes(2**24))
+    assert take_all(theirs, ours.seal(b"after")) == [b"after"]
+
+
+# --- the limit
+
+
+def test_the_first_frame_may_have_2048_bytes() -> None:
+    ours, theirs = pair()
+    assert theirs.limit_bytes == MAX_FIRST_FRAME_BYTES == 2048
+    assert take_all(theirs, ours.seal(bytes(2048))) == [bytes(2048)]
+
+
+@pytest.mark.parametrize("size", [2049, 4096, MAX_FRAME_BYTES])
+def test_a_longer_first_frame_is_refused_at_its_header(size: int) -> None:
+    ours, theirs = pair()
+    header = ours.seal(bytes(size))[:32]
+    taken, error = take_until_refused(theirs, header)
+    assert taken == []
+    assert type(error) is OversizedFrameError
+    assert str(error) == f"a frame of {size} bytes where 2048 are allowed"
+
+
+def test_a_forged_header_is_not_asked_for_its_length() -> None:
+    ours, theirs = pair()
+    header = bytearray(ours.seal(bytes(2049))[:32])
+    header[5] ^= 1
+    _, error = take_until_refused(theirs, bytes(header))
+    assert type(error) is FrameError
+
+
+def test_the_limit_may_change_between_two_frames_of_one_chunk() -> None:
+    ours, theirs = pair()
+    theirs.feed(ours.seal(b"hello") + ours.seal(bytes(5000)) + ours.seal(b"12345678") + ours.seal(b"123456789"))
+    frames = theirs.frames()
+    assert next(frames) == b"hello"
+    theirs.limit_bytes = 5000
+    assert next(frames) == bytes(5000)
+    theirs.limit_bytes = 8
+    assert next(frames) == b"12345678"
+    with pytest.raises(OversizedFrameError, match="9 bytes where 8"):
+        next(frames)
+
+
+def test_the_limit_at_the_header_is_the_one_that_counts() -> None:
+    ours, theirs = pair()
+    frame = ours.seal(b"12345678")
+    assert take_all(theirs, frame[:32]) == []
+    theirs.limit_bytes = 0
+    assert take_all(theirs, frame[32:]) == [b"12345678"]
+    with pytest.raises(OversizedFrameError, match="1 bytes where 0"):
+        take_all(theirs, ours.seal(b"1"))
+
+
+def test_a_limit_of_zero_lets_empty_frames_pass() -> None:
+    ours, theirs = pair()
+    theirs.limit_bytes = 0
+    assert take_all(theirs, ours.seal(b"")) == [b""]
+
+
+# --- chunks
+
+
+@repeatable
+@given(
+    sent=contents, cuts=st.lists(st.integers(0, 1000), max_size=12), drains=st.lists(st.booleans(), min_size=13, max_size=13)
+)
+def test_chunking_changes_nothing(sent: list[bytes], cuts: list[int], drains: list[bool]) -> None:
+    ours, theirs = pair()
+    stream = b"".join([ours.seal(content) for content in sent])
+    taken: list[bytes] = []
+    edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
+    for (start, end), drain in zip(itertools.pairwise(edges), drains, strict=False):
+        theirs.feed(stream[start:end])
+        if drain:
+            taken += theirs.frames()
+    taken += theirs.frames()
+    assert taken == sent
+    assert theirs.buffered_bytes == 0
+
+
+def test_a_stream_may_come_byte_by_byte() -> None:
+    ours, theirs = pair()
+    sent = [b"", b"a", b"b" * 16, b"c" * 100]
+    stream = b"".join([ours.seal(content) for content in sent])
+    assert [content for at in range(len(stream)) for content in take_all(theirs, stream[at : at + 1])] == sent
+
+
+def test_both_directions_run_on_their_own() -> None:
+    ours, theirs = pair()
+    for number in range(5):
+        there, back = b"there %d" % number, b"and back %d" % number
+        frames = ours.seal(there), theirs.seal(back)
+        assert take_all(theirs, frames[0]) == [there]
+        assert take_all(ours, frames[1]) == [back]
+
+
+def test_a_frame_comes_out_with_its_last_byte_and_not_before() -> None:
+    ours, theirs = pair()
+    frame = ours.seal(b"whole")
+    for byte in frame[:-1]:
+        assert take_all(theirs, bytes([byte])) == []
+    assert take_all(theirs, frame[-1:]) == [b"whole"]
+
+
+def test_nothing_fed_yields_nothing() -> None:
+    _, theirs = pair()
+    assert list(theirs.frames()) == []
+    assert take_all(theirs, b"") == []
+
+
+def test_the_caller_may_stop_and_go_on_later() -> None:
+    ours, theirs = pair()
+    sent = [b"frame %d" % number for number in range(6)]
+    stream = b"".join([ours.seal(content) for content in sent])
+    theirs.feed(stream[:-10])
+    assert next(theirs.frames()) == sent[0]
+    abandoned = theirs.frames()
+    assert [next(abandoned), next(abandoned)] == sent[1:3]
+    del abandoned
+    assert list(itertools.islice(theirs.frames(), 1)) == sent[3:4]
+    theirs.feed(stream[-10:])
+    assert list(theirs.frames()) == sent[4:]
+
+
+def test_what_is_fed_between_two_frames_is_seen_by_the_same_iteration() -> None:
+    ours, theirs = pair()
+    stream = b"".join([ours.seal(content) for content in (b"one", b"two")])
+    theirs.feed(stream[:70])
+    frames = theirs.frames()
+    assert next(frames) == b"one"
+    theirs.feed(stream[70:])
+    assert list(frames) == [b"two"]
+
+
+@repeatable
+@given(size=st.integers(0, 70), cuts=st.lists(st.integers(1, 200), max_size=6))
+def test_the_buffered_bytes_are_those_of_no_whole_piece(size: int, cuts: list[int]) -> None:
+    ours, theirs = pair()
+    stream = b"".join([ours.seal(bytes(size)) for _ in range(4)])
+    body = len(stream) // 4 - 32
+    fed = 0
+    for cut in cuts:
+        chunk = stream[fed : fed + cut]
+        before = theirs.buffered_bytes
+        theirs.feed(chunk)
+        assert theirs.buffered_bytes == before + len(chunk)
+        fed += len(chunk)
+        count = len(list(theirs.frames()))
+        rest = fed % (32 + body)
+        # A header is taken as soon as it is whole.
+        assert theirs.buffered_bytes == (rest if rest < 32 else rest - 32)
+        assert count <= 4
+
+
+def test_a_few_bytes_left_over_do_not_hold_the_chunk_they_came_in() -> None:
+    ours, theirs = pair()
+    theirs.limit_bytes = MAX_FRAME_BYTES
+    gc.collect()
+    tracemalloc.start()
+    try:
+        theirs.feed(ours.seal(bytes(2**20)) + ours.seal(b"next")[:20])
+        assert sum(len(content) for content in theirs.frames()) == 2**20
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert theirs.buffered_bytes == 20
+    assert peak > 2**20
+    assert kept < 2**16
+
+
+def test_a_frame_that_trickles_in_is_held_once() -> None:
+    ours, theirs = pair()
+    theirs.limit_bytes = MAX_FRAME_BYTES
+    frame = ours.seal(bytes(2**18))
+    pieces = [frame[at : at + 3] for at in range(0, len(frame) - 3, 3)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            # A copy of its own, as a socket gives.
+            theirs.feed(bytes(bytearray(piece)))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    fed = sum(map(len, pieces))
+    assert theirs.buffered_bytes == fed
+    # A bytearray keeps an eighth in reserve; a list of pieces would hold twelve times as much.
+    assert held < 1.5 * fed
+    assert take_all(theirs, frame[fed:]) == [bytes(2**18)]
+
+
+# --- what is spoiled
+
+
+def test_any_flipped_bit_is_refused_after_the_frames_before_it() -> None:
+    sent = [b"", b"a", b"b" * 33]
+    ours, _ = pair()
+    frames = [ours.seal(content) for content in sent]
+    stream = b"".join(frames)
+    ends = list(itertools.accumulate(map(len, frames)))
+    for position in range(len(stream) * 8):
+        at = position // 8
+        spoiled = bytearray(stream)
+        spoiled[at] ^= 1 << position % 8
+        number = sum(end <= at for end in ends)
+        _, theirs = pair()
+        taken, error = take_until_refused(theirs, bytes(spoiled))
+        assert taken == sent[:number]
+        assert type(error) is FrameError
+        assert error.reason is None
+        in_header = at - (ends[number] - len(frames[number])) < 32
+        assert str(error) == f"a frame {'header' if in_header else 'body'} whose MAC differs"
+
+
+@pytest.mark.parametrize("at", [0, 15, 16, 31, 32, 47, 48, 63])
+def test_nothing_is_yielded_after_a_spoiled_frame(at: int) -> None:
+    ours, theirs = pair()
+    spoiled = bytearray(ours.seal(b"spoiled"))
+    assert len(spoiled) == 64
+    spoiled[at] ^= 0x80
+    take_until_refused(theirs, bytes(spoiled))
+    for _ in range(3):
+        taken, error = take_until_refused(theirs, ours.seal(b"good"))
+        assert taken == []
+        assert type(error) is FrameError
+
+
+def test_nothing_is_yielded_after_an_oversized_frame() -> None:
+    ours, theirs = pair()
+    take_until_refused(theirs, ours.seal(bytes(2049)))
+    taken, error = take_until_refused(theirs, ours.seal(b"good"))
+    assert taken == []
+    assert type(error) is FrameError
+
+
+@repeatable
+@given(data=st.binary(min_size=32, max_size=300))
+def test_arbitrary_bytes_are_refused_once_a_header_is_whole(data: bytes) -> None:
+    _, theirs = pair()
+    assert take_all(theirs, data[:31]) == []
+    _, error = take_until_refused(theirs, data[31:])
+    assert type(error) is FrameError
+
+
+def spoil(frames: list[bytes], way: str) -> Any:
+    first, second, third = frames
+    return {
+        "repeated": first + first,
+        "left out": first + third,
+        "exchanged": second + first,
+        "header of another": first + second[:32] + third[32:],
+        "begun anew": first + second[:32] + first,
+    }[way]
+
+
+@pytest.mark.parametrize("way", ["repeated", "left out", "exchanged", "header of another", "begun anew"])
+def test_good_frames_in_another_order_are_refused(way: str) -> None:
+    ours, theirs = pair()
+    frames = [ours.seal(content * 4) for content in (b"1", b"2", b"3")]
+    taken, _ = take_until_refused(theirs, spoil(frames, way))
+    assert taken == ([] if way == "exchanged" else [b"1111"])
+
+
+def test_our_own_frame_sent_back_to_us_is_refused() -> None:
+    ours, _ = pair()
+    taken, _ = take_until_refused(ours, ours.seal(b"mirror"))
+    assert taken == []
+
+
+def test_the_header_data_of_a_peer_is_not_read() -> None:
+    # rlpx.md: capability-id and context-id are ignored.
+    aes, mac = (keccak.new(digest_bits=256, data=b"seed" + name).digest() for name in (b"aes", b"mac"))
+    writer = OracleWriter(aes, mac, b"seedthere")
+    header = writer.stream.encrypt(b"\x00\x00\x04" + b"\xc6\x03\x82\x01\x02\x82\x03\x04" + bytes(5))
+    header_mac = writer.absorb(header)
+    body = writer.stream.encrypt(b"data" + b"\xee" * 12)
+    writer.state.update(body)
+    _, theirs = pair()
+    assert take_all(theirs, bytes(header + header_mac + body + writer.absorb(writer.state.digest()[:16]))) == [b"data"]

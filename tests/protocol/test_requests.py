@@ -1,0 +1,208 @@
+"""Requests of ours: ids, the adaptive timeout, late and wrong answers, and a session that asks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.capabilities import Shared
+from protocol.errors import DisconnectReason, NotSharedError, QueueFullError, UsageError
+from protocol.events import Answered, Closed, Conduct, MessageReceived, Misconduct, RequestFailed, Stage
+from protocol.messages import MessageKind, message_table
+from protocol.p2p import Capability, inflate
+from protocol.requests import (
+    BREACH_SECONDS,
+    INITIAL_TIMEOUT_SECONDS,
+    MAX_IN_FLIGHT,
+    MAX_TIMEOUT_SECONDS,
+    MIN_TIMEOUT_SECONDS,
+    Requests,
+)
+from tests.pair import ETH, NOBODY, RawPeer, Recipe, encoded
+
+TABLE = message_table((Shared(Capability("eth", 69), 16, 18), Shared(Capability("snap", 1), 34, 8)))
+
+
+def kind(name: str, message: int) -> MessageKind:
+    return TABLE.find(name, message)
+
+
+GET_HEADERS, HEADERS, BODIES = kind("eth", 3), kind("eth", 4), kind("eth", 6)
+GET_ACCOUNTS, ACCOUNTS = kind("snap", 0), kind("snap", 1)
+
+
+def test_ids_count_up_over_all_capabilities() -> None:
+    requests = Requests()
+    assert [requests.begin(GET_HEADERS, 7, now=0), requests.begin(GET_ACCOUNTS, 7, now=0)] == [0, 1]
+    assert len(requests) == 2
+
+
+def test_an_answer_gives_its_request_once() -> None:
+    requests = Requests()
+    request = requests.begin(GET_HEADERS, 7, now=0)
+    answered = requests.answered(request, HEADERS, now=1)
+    assert answered is not None
+    assert (answered.asker_id, answered.kind) == (7, GET_HEADERS)
+    assert requests.answered(request, HEADERS, now=1) is None
+
+
+@pytest.mark.parametrize(("rtt", "expected"), [(5.0, 15.0), (0.0, MIN_TIMEOUT_SECONDS), (100.0, MAX_TIMEOUT_SECONDS)])
+def test_the_timeout_settles_at_three_round_trips_within_its_bounds(rtt: float, expected: float) -> None:
+    requests = Requests()
+    for index in range(200):
+        request = requests.begin(GET_HEADERS, 0, now=index * 1000)
+        requests.answered(request, HEADERS, now=index * 1000 + rtt)
+    assert requests.timeout_seconds == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_answer_moves_the_timeout_exactly() -> None:
+    requests = Requests()
+    requests.answered(requests.begin(GET_HEADERS, 0, now=0), HEADERS, now=0.05)
+    assert requests.timeout_seconds == pytest.approx(0.9 * 20 + 0.3 * 0.05)
+
+
+def test_from_twenty_seconds_a_quick_peer_takes_23_answers_to_two() -> None:
+    requests = Requests()
+    count = 0
+    while requests.timeout_seconds > MIN_TIMEOUT_SECONDS:
+        requests.answered(requests.begin(GET_HEADERS, 0, now=0), HEADERS, now=0.05)
+        count += 1
+    assert count == 23
+
+
+def test_a_wrong_kind_takes_the_request_and_says_nothing_of_the_round_trip() -> None:
+    requests = Requests()
+    answered = requests.answered(requests.begin(GET_HEADERS, 0, now=0), BODIES, now=0.1)
+    assert answered is not None
+    assert requests.timeout_seconds == INITIAL_TIMEOUT_SECONDS
+
+
+def test_a_request_times_out_once_then_breaches_once() -> None:
+    requests = Requests()
+    request = requests.begin(GET_HEADERS, 0, now=10)
+    assert requests.deadline == 30
+    assert requests.expire(now=29.9) == ([], False)
+    expired, is_breach = requests.expire(now=30)
+    assert ([pending.id for pending in expired], is_breach) == ([request], False)
+    assert requests.deadline == 10 + BREACH_SECONDS
+    assert requests.expire(now=10 + BREACH_SECONDS - 1) == ([], False)
+    assert requests.expire(now=10 + BREACH_SECONDS) == ([], True)
+    assert requests.deadline == math.inf
+    assert requests.expire(now=1000) == ([], False)
+
+
+def test_a_late_answer_of_any_kind_is_no_fault_and_still_tells_the_round_trip() -> None:
+    requests = Requests()
+    request = requests.begin(GET_HEADERS, 0, now=0)
+    requests.expire(now=20)
+    late = requests.answered(request, BODIES, now=25)
+    assert late is not None
+    assert late.has_timed_out
+    assert requests.timeout_seconds == MAX_TIMEOUT_SECONDS
+
+
+def test_what_waits_at_the_end_is_told_and_what_timed_out_is_not_told_again() -> None:
+    requests = Requests()
+    requests.begin(GET_HEADERS, 0, now=0)
+    requests.expire(now=20)
+    waiting = requests.begin(GET_HEADERS, 0, now=20)
+    assert [pending.id for pending in requests.abandon()] == [waiting]
+    assert len(requests) == 0
+
+
+@given(rtts=st.lists(st.floats(0, 1000), max_size=100))
+def test_the_timeout_never_leaves_its_bounds(rtts: list[float]) -> None:
+    requests = Requests()
+    for rtt in rtts:
+        requests.answered(requests.begin(GET_HEADERS, 0, now=0), HEADERS, now=rtt)
+        assert MIN_TIMEOUT_SECONDS <= requests.timeout_seconds <= MAX_TIMEOUT_SECONDS
+
+
+# -- a session that asks ----------------------------------------------------------------------------------------------------
+
+GET = encoded([77, [100, 1, 0, 0]])
+
+
+def asking() -> RawPeer:
+    """A peer that has one request of ours, with id 0, and nobody reading its messages."""
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    assert peer.session.request("eth", 3, GET, now=peer.clock.now) == 0
+    return peer
+
+
+def test_the_wire_has_our_id_and_the_asker_gets_its_own_back() -> None:
+    peer = asking()
+    code, asked = peer.hears()[-1]
+    assert (code, inflate(asked, 100)) == (ETH + 3, encoded([0, [100, 1, 0, 0]]))
+    [event] = peer.says(ETH + 4, encoded([0, [[b"\x01"]]]))
+    assert isinstance(event, Answered)
+    assert (event.request, event.kind.name, event.payload) == (0, "BlockHeaders", encoded([77, [[b"\x01"]]]))
+
+
+def test_whoever_reads_the_topic_sees_the_answer_as_well() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.session.request("eth", 3, GET, now=peer.clock.now)
+    assert [type(event) for event in peer.says(ETH + 4, encoded([0, []]))] == [MessageReceived, Answered]
+
+
+def test_an_answer_of_another_kind_fails_the_request_and_is_told() -> None:
+    peer = asking()
+    failed, told = peer.says(ETH + 6, encoded([0, []]))
+    assert isinstance(failed, RequestFailed)
+    assert (failed.request, failed.name) == (0, "bad_response")
+    assert isinstance(told, Misconduct)
+    assert told.conduct is Conduct.BAD_MESSAGE
+    assert peer.session.stage is Stage.ACTIVE
+
+
+def test_an_answer_to_nothing_is_told() -> None:
+    peer = asking()
+    [told] = peer.says(ETH + 4, encoded([5, []]))
+    assert isinstance(told, Misconduct)
+    assert "nobody asked for" in told.words
+
+
+def test_a_request_that_times_out_fails_and_its_late_answer_is_nothing() -> None:
+    peer = asking()
+    peer.clock.now += INITIAL_TIMEOUT_SECONDS
+    failed = [event for event in peer.session.tick(now=peer.clock.now) if isinstance(event, RequestFailed)]
+    assert [(event.request, event.name) for event in failed] == [(0, "timed_out")]
+    assert peer.says(ETH + 4, encoded([0, []])) == []
+
+
+def test_no_answer_for_two_minutes_is_a_breach() -> None:
+    peer = asking()
+    told: list[object] = []
+    while peer.session.deadline < math.inf and not told:
+        peer.clock.now = peer.session.deadline
+        told = [event for event in peer.session.tick(now=peer.clock.now) if isinstance(event, Misconduct)]
+        peer.says(3, b"\xc0")
+    assert told == [Misconduct(Conduct.BREACH, "no answer to a request for 120 s")]
+
+
+def test_the_end_fails_what_waits_before_it_is_told() -> None:
+    peer = asking()
+    failed, closed = peer.session.disconnect(DisconnectReason.DISCONNECT_REQUESTED, "test")
+    assert isinstance(failed, RequestFailed)
+    assert (failed.name, failed.words) == ("session_ended", "test")
+    assert isinstance(closed, Closed)
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    session = peer.session
+    with pytest.raises(UsageError, match="is no request"):
+        session.request("eth", 2, b"\xc0", now=0)
+    with pytest.raises(UsageError, match="payload"):
+        session.request("eth", 3, b"\xc0", now=0)
+    with pytest.raises(NotSharedError):
+        session.request("les", 3, GET, now=0)
+    for _ in range(MAX_IN_FLIGHT):
+        session.request("eth", 3, GET, now=peer.clock.now)
+    with pytest.raises(QueueFullError, match="256 requests"):
+        session.request("eth", 3, GET, now=peer.clock.now)
+    with pytest.raises(NotSharedError):
+        RawPeer.at(Stage.STATUS).session.request("eth", 3, GET, now=0)
