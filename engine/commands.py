@@ -87,6 +87,10 @@ class SendParameters(Parameters, frozen=True, kw_only=True):
     payload: Hex
 
 
+class RequestParameters(SendParameters, frozen=True, kw_only=True):
+    """One request: as `send`; the payload's own request id comes back with the answer."""
+
+
 class SetStatusParameters(Parameters, frozen=True, kw_only=True):
     """Our head, as new handshakes announce it. Without `time` fork rules follow the wall clock."""
 
@@ -152,6 +156,13 @@ class DoneResult(Struct, frozen=True):
     sessions: int
 
 
+class AnswerResult(Struct, frozen=True):
+    """The response's name, and its RLP with the request id of the asker's payload."""
+
+    message: str
+    payload: str
+
+
 class ConfirmedResult(Struct, frozen=True):
     """Which workers have confirmed, and which have not."""
 
@@ -192,6 +203,9 @@ class Commands(Protocol):
     async def send(self, parameters: SendParameters) -> DoneResult:
         """Send one message to one peer."""
 
+    async def request(self, parameters: RequestParameters) -> AnswerResult:
+        """Send one request to one peer and await its answer."""
+
     async def set_status(self, parameters: SetStatusParameters) -> ConfirmedResult:
         """Announce another head in new handshakes."""
 
@@ -225,6 +239,13 @@ def registry(engine: Commands, version: str) -> Registry:
             DoneResult,
             ("invalid_params", "no_such_session", "not_shared", "queue_full", *worker),
             engine.send,
+        ),
+        Method(
+            "request",
+            RequestParameters,
+            AnswerResult,
+            ("invalid_params", "no_such_session", "not_shared", "queue_full", "bad_response", "session_ended", *worker),
+            engine.request,
         ),
         Method("set-status", SetStatusParameters, ConfirmedResult, ("invalid_params",), engine.set_status),
         Method("history", HistoryParameters, list[dict[str, Any]], ("invalid_params",), engine.history),

@@ -49,11 +49,15 @@ def parser() -> argparse.ArgumentParser:
     disconnect.add_argument("--reason", metavar="NAME", help="disconnect_requested, too_many_peers, useless_peer, …")
     disconnect_all = commands.add_parser("disconnect-all", help="end all sessions politely")
     disconnect_all.add_argument("--reason", metavar="NAME")
-    send = commands.add_parser("send", help="send one message to one peer")
-    send.add_argument("session", type=int, metavar="ID")
-    send.add_argument("capability", metavar="CAPABILITY", help="eth or snap")
-    send.add_argument("message", metavar="MESSAGE", help="its name or its id within the capability")
-    send.add_argument("payload", metavar="PAYLOAD", help="RLP, 0x and hex")
+    for name, words in (
+        ("send", "send one message to one peer"),
+        ("request", "send one request to one peer, and print its answer"),
+    ):
+        send = commands.add_parser(name, help=words)
+        send.add_argument("session", type=int, metavar="ID")
+        send.add_argument("capability", metavar="CAPABILITY", help="eth or snap")
+        send.add_argument("message", metavar="MESSAGE", help="its name or its id within the capability")
+        send.add_argument("payload", metavar="PAYLOAD", help="RLP, 0x and hex")
     status = commands.add_parser("set-status", help="announce another head in new handshakes")
     status.add_argument("number", type=int)
     status.add_argument("hash")

@@ -36,6 +36,8 @@ from protocol.errors import DisconnectReason, printable
 from protocol.events import EndedBy, Stage
 from protocol.forkid import Chain, Forks
 
+# A request of a peer has at most 20 s (`protocol.requests`); its worker then says so.
+REQUEST_SECONDS: Final = 25.0
 # A worker answers a call within milliseconds; one that takes this long is stuck.
 CALL_SECONDS: Final = 5.0
 # Workers load their libraries in about half a second each, two at a time on a small machine.
@@ -45,6 +47,8 @@ STOP_GRACE_SECONDS: Final = 3.0
 PAGE_BYTES: Final = resource.getpagesize()
 
 log = structlog.get_logger()
+
+_Reply = control.Reply | control.Figures | control.Answer
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -75,7 +79,7 @@ class Engine:
         self._dialing: dict[bytes, SessionId] = {}
         self._outcomes: dict[SessionId, asyncio.Future[control.SessionClosed | None]] = {}
         self._history: deque[dict[str, Any]] = deque(maxlen=settings.control.history)
-        self._calls: dict[CallId, tuple[WorkerId, asyncio.Future[control.Reply | control.Figures]]] = {}
+        self._calls: dict[CallId, tuple[WorkerId, asyncio.Future[_Reply]]] = {}
         self._next_session = 0
         self._next_call = 0
         self._requests: set[asyncio.Task[bytes]] = set()
@@ -286,10 +290,17 @@ class Engine:
         else:
             self._counter.release(report.session)
 
-    def _on_answer(self, _worker: WorkerProcess, report: control.Reply | control.Figures) -> None:
+    def _on_answer(self, _worker: WorkerProcess, report: _Reply) -> None:
         _, future = self._calls.get(report.call, (None, None))
         if future is not None and not future.done():
             future.set_result(report)
+
+    def _on_misconduct(self, _worker: WorkerProcess, report: control.SessionMisconduct) -> None:
+        view = self._views.get(report.session)
+        topic = f"peer.{report.conduct}"
+        if view is not None and self._hub.wants(topic):
+            told = {"session": report.session, "peer": view.peer_hex, "cause": report.words, "count": report.count}
+            self._publish(topic, told)
 
     def _on_log(self, worker: WorkerProcess, report: control.LogLine) -> None:
         write = getattr(log, report.level)
@@ -304,6 +315,8 @@ class Engine:
         control.SessionEstablished: _on_established,
         control.SessionClosed: _on_closed,
         control.Figures: _on_answer,
+        control.Answer: _on_answer,
+        control.SessionMisconduct: _on_misconduct,
         control.Reply: _on_answer,
         control.LogLine: _on_log,
     }
@@ -452,15 +465,29 @@ class Engine:
         message = commands.message_of(parameters)
         payload = bytes.fromhex(parameters.payload.removeprefix("0x"))
         worker = self._worker_of(view)
-        if worker.queued_command_bytes + len(payload) > self._settings.queues.worker_command_bytes:
-            raise CommandError(
-                "queue_full", f"{worker.queued_command_bytes} bytes of commands wait for worker {view.worker}"
-            )
+        self._heed_command_queue(worker, len(payload))
         reply = await self._call(
             worker, lambda call: control.SendMessage(call, view.session, parameters.capability, message, payload)
         )
         _raise_error(reply)
         return commands.DoneResult(1)
+
+    async def request(self, parameters: commands.RequestParameters) -> commands.AnswerResult:
+        """Send one request to one peer and await its answer, or the error by which it has none."""
+        view = self._view(parameters.session)
+        payload = bytes.fromhex(parameters.payload.removeprefix("0x"))
+        message = commands.message_of(parameters)
+        worker = self._worker_of(view)
+        self._heed_command_queue(worker, len(payload))
+        answer = await self._call(
+            worker,
+            lambda call: control.AskPeer(call, view.session, parameters.capability, message, payload),
+            REQUEST_SECONDS,
+        )
+        _raise_error(answer)
+        if not isinstance(answer, control.Answer):
+            raise TypeError(f"a worker answered a request with {type(answer).__name__}")
+        return commands.AnswerResult(answer.message, "0x" + answer.payload.hex())
 
     async def set_status(self, parameters: commands.SetStatusParameters) -> commands.ConfirmedResult:
         """Announce another head in new handshakes; says which workers have confirmed."""
@@ -542,6 +569,8 @@ class Engine:
                 ping_seconds=timeouts.ping_s,
                 goodbye_seconds=timeouts.goodbye_s,
                 max_goodbyes=queues.goodbyes,
+                max_bad_messages=settings.conduct.max_bad_messages,
+                ends_on_breach=settings.conduct.ends_on_breach,
                 write_queue_bytes=queues.peer_write_bytes,
             ),
             outbox=control.OutboxConfig(
@@ -579,6 +608,12 @@ class Engine:
         if worker is not None:
             worker.command(control.DisconnectSession(view.session, reason_of(reason), "disconnected by command"))
 
+    def _heed_command_queue(self, worker: WorkerProcess, more_bytes: int) -> None:
+        if worker.queued_command_bytes + more_bytes > self._settings.queues.worker_command_bytes:
+            raise CommandError(
+                "queue_full", f"{worker.queued_command_bytes} bytes of commands wait for worker {worker.index}"
+            )
+
     def _view(self, number: int) -> SessionView:
         view = self._views.get(session_id(number))
         if view is None:
@@ -592,19 +627,19 @@ class Engine:
         return worker
 
     async def _call(
-        self, worker: WorkerProcess, make: Callable[[CallId], control.Command]
-    ) -> control.Reply | control.Figures:
+        self, worker: WorkerProcess, make: Callable[[CallId], control.Command], seconds: float = CALL_SECONDS
+    ) -> _Reply:
         """Ask a worker something and await its answer. Raises `CommandError` where none comes in time."""
         self._next_call += 1
         call = CallId(self._next_call)
-        future: asyncio.Future[control.Reply | control.Figures] = self._loop.create_future()
+        future: asyncio.Future[_Reply] = self._loop.create_future()
         self._calls[call] = worker.index, future
         worker.command(make(call))
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await future
         except TimeoutError as error:
-            raise CommandError("timed_out", f"worker {worker.index} did not answer within {CALL_SECONDS:g} s") from error
+            raise CommandError("timed_out", f"worker {worker.index} did not answer within {seconds:g} s") from error
         finally:
             del self._calls[call]
 
@@ -613,7 +648,7 @@ class Engine:
         asked: dict[WorkerId, list[SessionId]] = {}
         for view in views:
             asked.setdefault(view.worker, []).append(view.session)
-        calls: list[Coroutine[Any, Any, control.Reply | control.Figures]] = []
+        calls: list[Coroutine[Any, Any, _Reply]] = []
         for index, ids in asked.items():
             worker = self._fleet.get(index)
             if worker is not None:
@@ -675,7 +710,7 @@ def _matches(view: SessionView, wanted: commands.SessionsParameters) -> bool:
     )
 
 
-def _raise_error(reply: control.Reply | control.Figures) -> None:
+def _raise_error(reply: _Reply) -> None:
     if isinstance(reply, control.Reply) and reply.error is not None:
         raise CommandError(reply.error, reply.message)
 

@@ -27,6 +27,8 @@ ERROR_CODES: Final = {
     "not_shared": -32005,
     "timed_out": -32006,
     "refused": -32007,
+    "bad_response": -32008,
+    "session_ended": -32009,
     "invalid_params": INVALID_PARAMS,
 }
 

@@ -93,6 +93,17 @@ class TimeoutSettings(Section, frozen=True):
     goodbye_s: Annotated[Seconds, Meta(description="Seconds that an ended peer has to read our Disconnect (rlpx.md).")] = 2.0
 
 
+class ConductSettings(Section, frozen=True):
+    """What a peer may do before it is disconnected as in breach of the protocol."""
+
+    max_bad_messages: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Unasked and mistaken responses in one session; reth bans at the 4th.")
+    ] = 4
+    ends_on_breach: Annotated[
+        bool, Meta(description="Whether a peer that answers nothing for 120 s is disconnected, or only told of.")
+    ] = True
+
+
 class QueueSettings(Section, frozen=True):
     """Bounds of what waits, in bytes where it is bytes."""
 
@@ -165,6 +176,7 @@ class Settings(Section, frozen=True):
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
+    conduct: ConductSettings = field(default_factory=ConductSettings)
     queues: QueueSettings = field(default_factory=QueueSettings)
     events: EventSettings = field(default_factory=EventSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
@@ -242,4 +254,6 @@ def _toml_lines(fields: Iterator[SettingField]) -> Iterator[str]:
 def _toml_value(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml_value, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)

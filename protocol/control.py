@@ -13,7 +13,7 @@ import msgspec
 
 from protocol.errors import DisconnectReason
 from protocol.eth import Head
-from protocol.events import EndedBy, Stage
+from protocol.events import Conduct, EndedBy, Stage
 from protocol.forkid import Chain
 
 SessionId = NewType("SessionId", int)
@@ -54,6 +54,8 @@ class SessionConfig(msgspec.Struct, frozen=True):
     ping_seconds: float
     goodbye_seconds: float
     max_goodbyes: int
+    max_bad_messages: int
+    ends_on_breach: bool
     write_queue_bytes: int
 
 
@@ -124,6 +126,16 @@ class SendMessage(msgspec.Struct, frozen=True, tag="send"):
     payload: bytes
 
 
+class AskPeer(msgspec.Struct, frozen=True, tag="ask_peer"):
+    """Send one request on one session; an `Answer` follows, or a `Reply` with the error."""
+
+    call: CallId
+    session: SessionId
+    capability: str
+    message: int
+    payload: bytes
+
+
 class AskSessions(msgspec.Struct, frozen=True, tag="ask_sessions"):
     """Ask for the running figures of some sessions, or of all; a `Figures` follows."""
 
@@ -145,7 +157,7 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     cause: str
 
 
-Command = Dial | Judge | DisconnectSession | SendMessage | AskSessions | SetHead | Drain
+Command = Dial | Judge | DisconnectSession | SendMessage | AskPeer | AskSessions | SetHead | Drain
 
 # -- reports: worker to engine ----------------------------------------------------------------------------------------------
 
@@ -233,6 +245,23 @@ class Figures(msgspec.Struct, frozen=True, tag="figures"):
     sessions: dict[int, tuple[Stage, Traffic, tuple[int, int, str] | None]]
 
 
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """Answer to `AskPeer`: the name and the payload of the peer's response, with the asker's own request id."""
+
+    call: CallId
+    message: str
+    payload: bytes
+
+
+class SessionMisconduct(msgspec.Struct, frozen=True, tag="misconduct"):
+    """A peer did something worth telling; `count` is how often so far in this session."""
+
+    session: SessionId
+    conduct: Conduct
+    words: str
+    count: int
+
+
 class Reply(msgspec.Struct, frozen=True, tag="reply"):
     """Answer to a command: done, or the name and the words of an error."""
 
@@ -268,6 +297,8 @@ Report = (
     | SessionEstablished
     | SessionClosed
     | Figures
+    | Answer
+    | SessionMisconduct
     | Reply
     | Pulse
     | LogLine

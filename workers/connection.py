@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
         "deadline",
         "id",
         "local",
+        "misconduct",
         "peer_hex",
         "remote",
         "session",
@@ -60,6 +61,8 @@ class Connection(asyncio.Protocol):
         # The id in hex, as every event of the session repeats it.
         self.peer_hex: str | None = session.peer.hex() if session.peer else None
         self.local = self.remote = ""
+        # How often the peer sent what nobody asked for, and the like.
+        self.misconduct = 0
         self._host = host
         self._transport: asyncio.Transport | None = None
         # Reading is paused while the session is held back or the peer does not read what we wrote.

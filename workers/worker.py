@@ -14,12 +14,25 @@ import zmq
 
 from protocol import control, crypto
 from protocol.capabilities import SubProtocol
-from protocol.control import Configure, Handoff, SessionId, Traffic
+from protocol.control import CallId, Configure, Handoff, SessionId, Traffic
 from protocol.errors import DisconnectReason, PeerError, RlpError, UsageError
 from protocol.eth import LocalChain, Status
-from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Stage
+from protocol.events import (
+    Answered,
+    Authenticated,
+    Closed,
+    Conduct,
+    EndedBy,
+    Established,
+    Event,
+    MessageReceived,
+    Misconduct,
+    RequestFailed,
+    Stage,
+)
 from protocol.forkid import Forks
 from protocol.p2p import Capability, Hello
+from protocol.requests import RequestId
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 from workers.connection import Connection
 from workers.outbox import Outbox
@@ -58,6 +71,8 @@ class Worker:
         self._connections: dict[SessionId, Connection] = {}
         self._goodbyes: dict[Connection, None] = {}
         self._dials: dict[SessionId, asyncio.Task[None]] = {}
+        # Who waits for the answers of peers.
+        self._askers: dict[tuple[SessionId, RequestId], CallId] = {}
         self._adopting: set[asyncio.Task[None]] = set()
         self._engine: asyncio.Transport | None = None
         self._loop_lag_seconds = 0.0
@@ -258,7 +273,27 @@ class Worker:
             )
         )
 
+    def _on_answered(self, connection: Connection, event: Answered) -> None:
+        call = self._askers.pop((connection.id, event.request))
+        self.report(control.Answer(call, event.kind.name, event.payload))
+
+    def _on_request_failed(self, connection: Connection, event: RequestFailed) -> None:
+        call = self._askers.pop((connection.id, event.request))
+        self.report(control.Reply(call, event.name, event.words))
+
+    def _on_misconduct(self, connection: Connection, event: Misconduct) -> None:
+        connection.misconduct += 1
+        count = connection.misconduct
+        self.report(control.SessionMisconduct(connection.id, event.conduct, event.words, count))
+        is_breach = event.conduct is Conduct.BREACH and self._config.ends_on_breach
+        if is_breach or count >= self._config.max_bad_messages:
+            cause = event.words if is_breach else f"{count} bad messages, the last: {event.words}"
+            self.on_events(connection, connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause))
+
     _LIFECYCLE: Final[dict[type, Callable[[Worker, Connection, Any], None]]] = {
+        Answered: _on_answered,
+        RequestFailed: _on_request_failed,
+        Misconduct: _on_misconduct,
         Authenticated: _on_authenticated,
         Established: _on_established,
         Closed: _on_closed,
@@ -316,6 +351,19 @@ class Worker:
                 connection.drive([])
                 self.report(control.Reply(command.call))
 
+    def _ask_peer(self, command: control.AskPeer) -> None:
+        connection = self._connections.get(command.session)
+        if connection is None:
+            self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
+            return
+        try:
+            request = connection.session.request(command.capability, command.message, command.payload, now=monotonic())
+        except UsageError as error:
+            self.report(control.Reply(command.call, error.name, str(error)))
+        else:
+            self._askers[connection.id, request] = command.call
+            connection.drive([])
+
     def _ask_sessions(self, command: control.AskSessions) -> None:
         wanted = self._connections if command.sessions is None else command.sessions
         figures: dict[int, tuple[Stage, Traffic, tuple[int, int, str] | None]] = {}
@@ -347,6 +395,7 @@ class Worker:
         control.Dial: _dial,
         control.DisconnectSession: _disconnect,
         control.SendMessage: _send,
+        control.AskPeer: _ask_peer,
         control.AskSessions: _ask_sessions,
         control.SetHead: _set_head,
         control.Drain: _drain,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rlp as oracle
 
-from engine.client import EngineError
+from engine.client import Client, EngineError
 from protocol.crypto import PrivateKey
 from tests.interop.clients import geth
 from tests.system.harness import EventLog, JsonProgram, RunningEngine
@@ -113,6 +114,49 @@ def test_geth_decodes_the_empty_answer_to_each_of_its_requests(engine: RunningEn
         asked = log.wait("eth.GetBlockHeaders")
         assert asked.fields["request_id"] == 7
         assert not peer.of("disconnected")
+
+
+@pytest.mark.parametrize(("program", "version"), VERSIONS)
+def test_geth_answers_what_we_ask(engine: RunningEngine, program: str, version: int) -> None:
+    log = engine.log("session.")
+    with geth("-answer-empty", "-eth", str(version), "-dial", engine.enode, program=program) as peer:
+        session = established(engine, log, peer)
+        for asked, name in ((3, "BlockHeaders"), (5, "BlockBodies"), (9, "PooledTransactions")):
+            request = encode([0x1234, [100, 5, 0, 0] if asked == 3 else HASHES])
+            answer = engine.call("request", session=session, capability="eth", message=asked, payload="0x" + request.hex())
+            assert answer == {"message": name, "payload": "0x" + encode([0x1234, []]).hex()}
+        # The ids on the wire are ours, and count up.
+        ids = [oracle.decode(bytes.fromhex(event["payload"]))[0] for event in peer.of("message")]
+        assert ids == [b"", b"\x01", b"\x02"]
+
+
+def test_what_geth_sends_unasked_is_told_and_the_fourth_time_ends_it(engine: RunningEngine) -> None:
+    log = engine.log("session.", "peer.")
+    with geth("-eth", "69", "-dial", engine.enode) as peer:
+        established(engine, log, peer)
+        peer.do("send", peer=0, protocol="eth", code=4, payload=encode([9, []]).hex(), repeat=4)
+        assert log.wait("peer.bad_message", count=4).fields["count"] == 4
+        closed = log.wait("session.closed").fields
+        assert (closed["ended_by"], closed["reason"]) == ("us", "protocol_breach")
+        assert peer.wait("disconnected")["reason"] == 2
+
+
+def test_a_request_that_geth_does_not_answer_ends_with_its_session(engine: RunningEngine) -> None:
+    log = engine.log("session.")
+    with geth("-eth", "69", "-dial", engine.enode) as peer, ThreadPoolExecutor() as pool:
+        session = established(engine, log, peer)
+        request = "0x" + encode([1, HASHES]).hex()
+
+        def ask() -> None:
+            with Client.of(engine.run_dir) as client:
+                client.call("request", session=session, capability="eth", message="GetBlockBodies", payload=request)
+
+        asking = pool.submit(ask)
+        peer.wait("message", code=5)
+        peer.do("disconnect", peer=0, reason=4)
+        with pytest.raises(EngineError) as error:
+            asking.result(20)
+        assert error.value.name == "session_ended"
 
 
 @pytest.mark.parametrize("version", [1, 2])
