@@ -71,6 +71,8 @@ class Engine:
         self._identity = identity
         self._run_dir = run_dir
         self._head = eth.Head(0, identity.chain.genesis)
+        # Until a user tells one, the head is a stand-in that Status needs and updates must not announce.
+        self._is_head_known = False
         self._forks = Forks(identity.chain)
         self._started_at = monotonic()
         self._counter = SessionCounter(settings.limits, identity.key.id)
@@ -503,6 +505,7 @@ class Engine:
             earliest=parameters.earliest,
             total_difficulty=parameters.total_difficulty,
         )
+        self._is_head_known = True
         workers = [worker for worker in self._fleet if worker.is_ready]
         replies = await asyncio.gather(
             *(self._call(worker, lambda call: control.SetHead(call, self._head)) for worker in workers),
@@ -560,6 +563,7 @@ class Engine:
             ),
             chain=identity.chain,
             head=self._head,
+            is_head_known=self._is_head_known,
             session=control.SessionConfig(
                 handshake_seconds=timeouts.handshake_s,
                 pending_inbound_seconds=timeouts.pending_inbound_s,

@@ -75,6 +75,7 @@ class Configure(msgspec.Struct, frozen=True, tag="configure"):
     node: NodeConfig
     chain: Chain
     head: Head
+    is_head_known: bool
     session: SessionConfig
     outbox: OutboxConfig
 

@@ -27,6 +27,10 @@ RANGE_VERSION: Final = 69
 # GetReceipts and Receipts may be partial from here on (EIP-7975).
 PARTIAL_RECEIPTS_VERSION: Final = 70
 
+# reth: every 32 slots of 12 s, if the head has moved by as many blocks (`eth.md` asks for about one in two minutes).
+RANGE_INTERVAL_SECONDS: Final = 384.0
+RANGE_STEP_BLOCKS: Final = 32
+
 STATUS_ID: Final = 0x00
 BLOCK_RANGE_UPDATE_ID: Final = 0x11
 
@@ -101,6 +105,12 @@ class Head(msgspec.Struct, frozen=True):
     time: int | None = None
     earliest: int = 0
     total_difficulty: str = "0"
+
+
+class LocalRange(msgspec.Struct):
+    """The head that running sessions announce in BlockRangeUpdate; one object for all, `None` until it is known."""
+
+    head: Head | None = None
 
 
 class LocalChain(msgspec.Struct, frozen=True):
@@ -220,6 +230,11 @@ def decode_block_range(payload: bytes) -> tuple[int, int, bytes]:
     update = rlp.as_uint(earliest), rlp.as_uint(latest), rlp.as_bytes(latest_hash, HASH_BYTES)
     check_range(*update)
     return update
+
+
+def encode_block_range(head: Head) -> bytes:
+    """The payload of a BlockRangeUpdate: earliest, latest and latest hash (EIP-7642)."""
+    return rlp.encode([head.earliest, head.number, head.hash])
 
 
 def empty_answer(version: int, request_id: int, message_id: int, payload: bytes) -> bytes:

@@ -46,13 +46,14 @@ class MessageKind(msgspec.Struct, frozen=True):
 class MessageTable:
     """All messages of a set of shared capabilities, by code. Codes without an entry are nobody's."""
 
-    __slots__ = ("by_code", "capabilities", "eth", "shared")
+    __slots__ = ("by_code", "capabilities", "eth", "has_ranges", "shared")
 
     def __init__(self, shared: tuple[Shared, ...]) -> None:
         self.shared = shared
         self.capabilities = {item.capability.name: item for item in shared}
         self.by_code: list[MessageKind | None] = [None] * (LAST_CODE + 1)
         self.eth = self.capabilities.get(eth.NAME)
+        self.has_ranges = self.eth is not None and self.eth.capability.version >= eth.RANGE_VERSION
         for item in shared:
             for kind in _kinds(item):
                 self.by_code[kind.code] = kind

@@ -164,3 +164,11 @@ class _Decoder:
             item, payload = self.item(payload, end, depth + 1)
             items.append(item)
         return items, end
+
+
+def bounds(data: bytes, start: int, stop: int) -> tuple[bool, int, int]:
+    """Where the item at `start` lies, for readers that walk by a schema of their own: is it a list, its payload, its end.
+
+    The end is at most `stop`; what is in a list is not looked at. Raises `RlpError`.
+    """
+    return _header(data, start, stop)

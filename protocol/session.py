@@ -82,6 +82,7 @@ class LocalNode(msgspec.Struct, frozen=True):
     protocols: tuple[SubProtocol, ...]
     interest: Mapping[str, bool]
     entropy: Entropy
+    range: eth.LocalRange
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -115,6 +116,8 @@ class Session:
         "_now",
         "_out",
         "_ping_sent_at",
+        "_range_due",
+        "_range_sent",
         "_refusal",
         "_requests",
         "_table",
@@ -164,6 +167,9 @@ class Session:
         # When the stage, or the pong we wait for, is overdue.
         self._due = now + self._timeouts.handshake
         self._requests: Requests | None = None
+        # When our block range is looked at next, and the latest block that this peer was told.
+        self._range_due = math.inf
+        self._range_sent = setup.chain.head.number
         self.stage = Stage.AUTH
         self._initiator: handshake.Initiator | None = None
         if setup.peer is not None:
@@ -181,7 +187,8 @@ class Session:
     @property
     def deadline(self) -> float:
         """When `tick` is due, on the clock of `now`."""
-        return self._due if self._requests is None else min(self._due, self._requests.deadline)
+        due = min(self._due, self._range_due)
+        return due if self._requests is None else min(due, self._requests.deadline)
 
     @property
     def is_held(self) -> bool:
@@ -231,6 +238,8 @@ class Session:
         self._now = now
         if self._requests is not None:
             self._expire_requests(self._requests)
+        if now >= self._range_due:
+            self._announce_range()
         if now < self._due:
             return self._take_events()
         if self.stage is Stage.VERDICT:
@@ -435,6 +444,8 @@ class Session:
         self.stage = Stage.ACTIVE
         self._due = self._now + self._timeouts.ping_interval
         self._cipher.limit_bytes = MAX_FRAME_BYTES
+        if cast("MessageTable", self._table).has_ranges:
+            self._range_due = self._now + eth.RANGE_INTERVAL_SECONDS
         # The stage says that all three are there.
         hello, status = cast("p2p.Hello", self.hello), cast("eth.Status", self.status)
         self._events.append(Established(hello, cast("MessageTable", self._table).shared, status))
@@ -511,6 +522,14 @@ class Session:
 
     # -- out ----------------------------------------------------------------------------------------------------------------
 
+    def _announce_range(self) -> None:
+        """Tell our block range where it is known and has moved far enough since this peer was told."""
+        self._range_due = self._now + eth.RANGE_INTERVAL_SECONDS
+        head = self._node.range.head
+        if head is not None and head.number >= self._range_sent + eth.RANGE_STEP_BLOCKS:
+            self._range_sent = head.number
+            self.send(eth.NAME, eth.BLOCK_RANGE_UPDATE_ID, eth.encode_block_range(head))
+
     def _sendable(self, capability: str, message_id: int) -> MessageKind:
         if self.stage is not Stage.ACTIVE or self._table is None:
             raise NotSharedError(f"the session is not active but at {self.stage}")
@@ -546,7 +565,7 @@ class Session:
             self._requests = None
         self._events.append(Closed(by, reason, cause, self.stage))
         self.stage = Stage.CLOSED
-        self._due = math.inf
+        self._due = self._range_due = math.inf
         self._initiator = None
 
     def _take_events(self) -> list[Event]:

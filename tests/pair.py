@@ -24,7 +24,7 @@ from protocol import ecies, eth, snap
 from protocol.capabilities import SubProtocol
 from protocol.crypto import Entropy, Point, PrivateKey
 from protocol.errors import DisconnectReason
-from protocol.eth import Head, LocalChain
+from protocol.eth import Head, LocalChain, LocalRange
 from protocol.events import Authenticated, Closed, Established, Event, MessageReceived, Stage
 from protocol.forkid import Chain, Forks
 from protocol.frames import MAX_FRAME_BYTES, FrameCipher
@@ -136,6 +136,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     interest: Mapping[str, bool] = EVERYBODY
     refusal: DisconnectReason | None = None
     wall_seconds: int = WALL_SECONDS
+    range: LocalRange = msgspec.field(default_factory=LocalRange)
 
     @property
     def key(self) -> PrivateKey:
@@ -147,7 +148,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         own = self.key
         capabilities = tuple(protocol.capability for protocol in self.protocols)
         hello = self.hello or Hello(f"tests/{self.seed}", capabilities, 30303, own.id)
-        node = LocalNode(own, hello, self.protocols, self.interest, seeded(self.seed))
+        node = LocalNode(own, hello, self.protocols, self.interest, seeded(self.seed), self.range)
         return Setup(
             role=Role.RESPONDER if peer is None else Role.INITIATOR,
             node=node,

@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_host",
         "_is_choked",
+        "_is_leaving",
         "_is_paused",
         "_transport",
         "bucket",
@@ -68,6 +69,7 @@ class Connection(asyncio.Protocol):
         # Reading is paused while the session is held back or the peer does not read what we wrote.
         self._is_choked = False
         self._is_paused = False
+        self._is_leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start: an initiator's auth goes out."""
@@ -167,8 +169,9 @@ class Connection(asyncio.Protocol):
 
         Closing at once would reset the connection where bytes of the peer are still unread, and with it lose the goodbye.
         """
-        if self.deadline == math.inf or transport.is_closing():
+        if self._is_leaving or transport.is_closing():
             return
+        self._is_leaving = True
         self.deadline = monotonic() + self._host.goodbye_seconds
         if transport.can_write_eof():
             transport.write_eof()

@@ -47,7 +47,7 @@ class Outbox:
     def read_subscriptions(self) -> None:
         """Take every subscription that has come."""
         # Asking for events is cheaper than an exception, and it is asked after every flush.
-        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        while not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self.interest.change(self._socket.recv(zmq.DONTWAIT))
 
     def add(self, topic: str, event: EventFields, payload: bytes) -> None:

@@ -16,7 +16,7 @@ from protocol import control, crypto
 from protocol.capabilities import SubProtocol
 from protocol.control import CallId, Configure, Handoff, SessionId, Traffic
 from protocol.errors import DisconnectReason, PeerError, RlpError, UsageError
-from protocol.eth import LocalChain, Status
+from protocol.eth import LocalChain, LocalRange, Status
 from protocol.events import (
     Answered,
     Authenticated,
@@ -58,7 +58,8 @@ class Worker:
         self.write_queue_bytes = configure.session.write_queue_bytes
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._outbox = Outbox(configure.worker, configure.outbox, self._context, loop.call_later)
-        self._node = _local_node(configure, self._outbox)
+        self._range = LocalRange(configure.head if configure.is_head_known else None)
+        self._node = _local_node(configure, self._outbox, self._range)
         chain = configure.chain
         self._chain = LocalChain(chain.network_id, chain.genesis, Forks(chain), configure.head)
         self._inbound = Timeouts(
@@ -78,6 +79,8 @@ class Worker:
         self._loop_lag_seconds = 0.0
         # Kept open: where the table of descriptors is full, it could not be opened.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self._turn_timer: asyncio.TimerHandle | None = None
+        self._pulse_timer: asyncio.TimerHandle | None = None
         self._is_draining = False
         self.stopped = asyncio.Event()
         self.has_failed = False
@@ -90,8 +93,8 @@ class Worker:
         self._loop.add_reader(self._outbox.fileno(), self._outbox.read_subscriptions)
         self._loop.add_reader(self._handoffs.fileno(), self._on_handoffs)
         self._outbox.read_subscriptions()
-        self._loop.call_later(BUCKET_SECONDS, self._on_turn, monotonic() + BUCKET_SECONDS)
-        self._loop.call_later(PULSE_SECONDS, self._on_pulse)
+        self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, monotonic() + BUCKET_SECONDS)
+        self._pulse_timer = self._loop.call_later(PULSE_SECONDS, self._on_pulse)
         self.report(control.Ready(os.getpid()))
 
     def engine_lost(self) -> None:
@@ -105,6 +108,9 @@ class Worker:
         self._outbox.close()
         self._context.term()
         os.close(self._statm)
+        for timer in (self._turn_timer, self._pulse_timer):
+            if timer is not None:
+                timer.cancel()
 
     def on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A fault of ours in a callback. In a connection's it costs that connection, which the transport has closed by
@@ -160,7 +166,11 @@ class Worker:
     def _dial(self, command: control.Dial) -> None:
         task = self._loop.create_task(self._connect(command))
         self._dials[command.session] = task
-        task.add_done_callback(lambda _: self._dials.pop(command.session, None))
+        task.add_done_callback(lambda _: self._on_dialled(command.session))
+
+    def _on_dialled(self, session: SessionId) -> None:
+        del self._dials[session]
+        self._heed_drained()
 
     async def _connect(self, command: control.Dial) -> None:
         started = monotonic()
@@ -219,13 +229,20 @@ class Worker:
     def on_events(self, connection: Connection, events: list[Event]) -> None:
         """Pass on what a session told."""
         now_us = time_ns() // 1000
-        for event in events:
+        for index, event in enumerate(events):
+            end: list[Event] | None
             if type(event) is MessageReceived:
-                self._on_message(connection, event, now_us)
+                end = self._on_message(connection, event, now_us)
             else:
-                self._LIFECYCLE[type(event)](self, connection, event)
+                end = self._LIFECYCLE[type(event)](self, connection, event)
+            if end:
+                # What one of them was made us end the session: of those behind it, answers still have their askers.
+                answers = [later for later in events[index + 1 :] if isinstance(later, Answered | RequestFailed)]
+                self.on_events(connection, [*answers, *end])
+                return
 
-    def _on_message(self, connection: Connection, message: MessageReceived, now_us: int) -> None:
+    def _on_message(self, connection: Connection, message: MessageReceived, now_us: int) -> list[Event]:
+        """Publish it to whoever reads its topic, and answer it; gives the end where it was malformed."""
         kind = message.kind
         if self._outbox.interest[kind.topic]:
             event: dict[str, Any] = {
@@ -244,7 +261,8 @@ class Worker:
                 answer_with_nothing(connection.session, message)
             except RlpError as error:
                 cause = f"a malformed {kind.name}: {error}"
-                self.on_events(connection, connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause))
+                return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause)
+        return []
 
     def _on_authenticated(self, connection: Connection, event: Authenticated) -> None:
         connection.peer_hex = event.peer.hex()
@@ -281,16 +299,17 @@ class Worker:
         call = self._askers.pop((connection.id, event.request))
         self.report(control.Reply(call, event.name, event.words))
 
-    def _on_misconduct(self, connection: Connection, event: Misconduct) -> None:
+    def _on_misconduct(self, connection: Connection, event: Misconduct) -> list[Event]:
         connection.misconduct += 1
         count = connection.misconduct
         self.report(control.SessionMisconduct(connection.id, event.conduct, event.words, count))
         is_breach = event.conduct is Conduct.BREACH and self._config.ends_on_breach
         if is_breach or count >= self._config.max_bad_messages:
             cause = event.words if is_breach else f"{count} bad messages, the last: {event.words}"
-            self.on_events(connection, connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause))
+            return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause)
+        return []
 
-    _LIFECYCLE: Final[dict[type, Callable[[Worker, Connection, Any], None]]] = {
+    _LIFECYCLE: Final[dict[type, Callable[[Worker, Connection, Any], list[Event] | None]]] = {
         Answered: _on_answered,
         RequestFailed: _on_request_failed,
         Misconduct: _on_misconduct,
@@ -307,12 +326,17 @@ class Worker:
         """Keep the socket of an ended session for its goodbye; beyond the limit the oldest one has had its time."""
         self._goodbyes[connection] = None
         if len(self._goodbyes) > self._config.max_goodbyes:
-            next(iter(self._goodbyes)).abort()
+            oldest = next(iter(self._goodbyes))
+            del self._goodbyes[oldest]
+            oldest.abort()
 
     def on_gone(self, connection: Connection) -> None:
         """The socket is closed."""
         self._goodbyes.pop(connection, None)
-        if self._is_draining and not self._connections and not self._goodbyes:
+        self._heed_drained()
+
+    def _heed_drained(self) -> None:
+        if self._is_draining and not self._connections and not self._goodbyes and not self._dials:
             self.stopped.set()
 
     # -- commands ---------------------------------------------------------------------------------------------------------
@@ -378,6 +402,7 @@ class Worker:
     def _set_head(self, command: control.SetHead) -> None:
         chain = self._chain
         self._chain = LocalChain(chain.network_id, chain.genesis, chain.forks, command.head)
+        self._range.head = command.head
         self.report(control.Reply(command.call))
 
     def _drain(self, command: control.Drain) -> None:
@@ -387,8 +412,7 @@ class Worker:
         for connection in list(self._connections.values()):
             connection.drive(connection.session.disconnect(command.reason, command.cause, by=EndedBy.ENGINE))
         self._loop.call_later(self.goodbye_seconds + DRAIN_GRACE_SECONDS, self.stopped.set)
-        if not self._goodbyes and not self._dials:
-            self.stopped.set()
+        self._heed_drained()
 
     _COMMANDS: Final[dict[type, Callable[[Worker, Any], None]]] = {
         control.Judge: _judge,
@@ -409,7 +433,7 @@ class Worker:
         self._wheel.turn(now)
         # ZeroMQ tells of new subscriptions on an edge that a send may have swallowed: look anyway.
         self._outbox.read_subscriptions()
-        self._loop.call_later(BUCKET_SECONDS, self._on_turn, now + BUCKET_SECONDS)
+        self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, now + BUCKET_SECONDS)
 
     def _on_pulse(self) -> None:
         active = sum(1 for c in self._connections.values() if c.session.stage is Stage.ACTIVE)
@@ -424,15 +448,15 @@ class Worker:
             )
         )
         self._loop_lag_seconds = 0.0
-        self._loop.call_later(PULSE_SECONDS, self._on_pulse)
+        self._pulse_timer = self._loop.call_later(PULSE_SECONDS, self._on_pulse)
 
 
-def _local_node(configure: Configure, outbox: Outbox) -> LocalNode:
+def _local_node(configure: Configure, outbox: Outbox, local_range: LocalRange) -> LocalNode:
     node = configure.node
     key = crypto.PrivateKey(node.key)
     protocols = tuple(SubProtocol(Capability(name, version), count) for name, version, count in node.protocols)
     hello = Hello(node.client, tuple(item.capability for item in protocols), node.listen_port, key.id)
-    return LocalNode(key, hello, protocols, outbox.interest, os.urandom)
+    return LocalNode(key, hello, protocols, outbox.interest, os.urandom, local_range)
 
 
 def _remote_chain(status: Status) -> control.RemoteChain:

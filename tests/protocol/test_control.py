@@ -238,7 +238,8 @@ def configuration(chain_file: str) -> Configure:
         node=NodeConfig(KEY, "rlpx-engine/0.1.0", 30303, (("eth", 69, 18), ("snap", 1, 8))),
         chain=chain,
         head=Head(0, chain.genesis, total_difficulty="58750003716598352816469"),
-        session=SessionConfig(5.0, 10.0, 20.0, 15.0, 15.0, 15.0, 2.0, 256, 1048576),
+        is_head_known=True,
+        session=SessionConfig(5.0, 10.0, 20.0, 15.0, 15.0, 15.0, 2.0, 256, 4, True, 1048576),
         outbox=OutboxConfig("ipc:///run/events.ipc", 0.002, 131072, 1000),
     )
 

@@ -32,7 +32,7 @@ def node(name: str) -> LocalNode:
 
     hello = Hello(name, tuple(protocol.capability for protocol in PROTOCOLS), 30303, key.id)
     interest = {row: row == "eth.Transactions" for row in (f"eth.{kind.name}" for kind in eth.MESSAGES)}
-    return LocalNode(key, hello, PROTOCOLS, interest, entropy)
+    return LocalNode(key, hello, PROTOCOLS, interest, entropy, eth.LocalRange())
 
 
 def exchange(left: Session, right: Session) -> tuple[list[Event], list[Event]]:

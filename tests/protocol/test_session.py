@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from protocol import eth, snap
 from protocol.capabilities import Shared, SubProtocol
 from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, UsageError
+from protocol.eth import Head, LocalRange
 from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Misconduct, Stage
-from protocol.p2p import Capability
+from protocol.p2p import Capability, inflate
 from protocol.session import Role, Session, Timeouts
 from tests.pair import (
     CHAIN,
@@ -1240,3 +1241,44 @@ def test_a_session_that_hears_a_harmed_byte_never_becomes_active() -> None:
         pair = Pair(from_dialer=Wire(flip=at))
         pair.establish()
         assert pair.listener.session.stage is not Stage.ACTIVE, at
+
+
+# -- our block range ----------------------------------------------------------------------------------------------------
+
+BLOCK_RANGE: Final = ETH + 0x11
+
+
+def ranges(peer: RawPeer, seconds: float) -> list[bytes]:
+    """Let time pass up to each deadline, answer every ping, and give the block ranges that were told."""
+    told: list[bytes] = []
+    ends_at = peer.clock.now + seconds
+    while peer.session.deadline <= ends_at:
+        peer.waits(peer.session.deadline - peer.clock.now)
+        for code, payload in peer.hears():
+            if code == PING:
+                peer.says(PONG, EMPTY_LIST)
+            elif code == BLOCK_RANGE:
+                told.append(inflate(payload, 100))
+    peer.waits(ends_at - peer.clock.now)
+    return told
+
+
+def test_our_range_is_told_every_384_seconds_when_it_has_moved_by_32_blocks() -> None:
+    known = LocalRange()
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(range=known))
+    number = CHAIN.head.number
+    assert ranges(peer, 400) == []
+    known.head = Head(number + 31, b"\x44" * 32)
+    assert ranges(peer, 400) == []
+    known.head = Head(number + 32, b"\x55" * 32, earliest=7)
+    assert ranges(peer, 400) == [encoded([7, number + 32, b"\x55" * 32])]
+    assert ranges(peer, 400) == []
+    known.head = Head(number + 63, b"\x66" * 32)
+    assert ranges(peer, 400) == []
+    known.head = Head(number + 64, b"\x66" * 32)
+    assert ranges(peer, 400) == [encoded([0, number + 64, b"\x66" * 32])]
+
+
+def test_below_eth_69_no_range_is_told() -> None:
+    recipe = Recipe(protocols=(eth.sub_protocol(68),), range=LocalRange(Head(10_000_000, b"\x44" * 32)))
+    assert ranges(RawPeer.at(Stage.ACTIVE, recipe), 1000) == []

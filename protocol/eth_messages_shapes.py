@@ -1,0 +1,339 @@
+"""Shapes: how the fields of a message look in RLP, to read them within bounds and to write them. It knows no message.
+
+A message is a Struct whose annotations carry shapes: `record` reads and writes it by them. Reading walks the bytes with the
+schema in hand: it goes no deeper than the schema, stops at the first thing that does not belong there, and spends a budget
+of list elements. So what is built is bounded by what is legal, not by what was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from protocol import rlp
+from protocol.errors import MessageError, PeerError, RlpError, UsageError
+
+HASH_BYTES: Final = 32
+ADDRESS_BYTES: Final = 20
+# The words of the EVM: a difficulty, a balance, a fee.
+WORD_BYTES: Final = 32
+# The first byte of a typed transaction or receipt: from 0xc0 on it would be a list (EIP-2718).
+MAX_TYPE: Final = 0x7F
+# Nine fields of at least a byte, and the byte of their list: geth counts no shorter transaction either.
+MIN_LEGACY_TRANSACTION_BYTES: Final = 10
+
+# A hash in a list: 0xa0 and 32 bytes, never written otherwise.
+_HASH_PREFIX: Final = b"\xa0"
+_HASH_ITEM_BYTES: Final = len(_HASH_PREFIX) + HASH_BYTES
+# The first byte of a list: up to 55 bytes of payload are counted in it, of more only how long their length is.
+_SHORT_LIST: Final = 0xC0
+_LONG_LIST: Final = 0xF7
+_SHORT_MAX_BYTES: Final = 55
+
+
+class Source:
+    """The bytes of one message, and how many elements its lists may still have in all."""
+
+    __slots__ = ("_left", "data")
+
+    def __init__(self, data: bytes, max_elements: int) -> None:
+        self.data = data
+        self._left = max_elements
+
+    def spend(self, elements: int) -> None:
+        """Take elements off the budget. Raises `MessageError` when it is used up."""
+        self._left -= elements
+        if self._left < 0:
+            raise MessageError("more list elements than fit the message")
+
+    def string(self, start: int, stop: int) -> tuple[bytes, int]:
+        """The string at `start`, and where it ends. Raises `RlpError`."""
+        is_list, payload, end = rlp.bounds(self.data, start, stop)
+        if is_list:
+            raise RlpError("a list where a string belongs")
+        return self.data[payload:end], end
+
+    def elements(self, start: int, stop: int) -> tuple[int, int]:
+        """Where the elements of the list at `start` begin, and where they end. Raises `RlpError`."""
+        is_list, payload, end = rlp.bounds(self.data, start, stop)
+        if not is_list:
+            raise RlpError("a string where a list belongs")
+        return payload, end
+
+
+# Given where an item starts, and where it must have ended: its value, and where it ends. Raises `RlpError`, `MessageError`.
+Read: TypeAlias = Callable[[Source, int, int], tuple[Any, int]]
+# The encoding of a value. Raises `UsageError` where the value is not of the shape.
+Write: TypeAlias = Callable[[Any], bytes]
+
+
+class Shape(NamedTuple):
+    """What may stand in one place of a message. A trailing one may be absent at the end of its list: then it is `None`."""
+
+    read: Read
+    write: Write
+    is_trailing: bool = False
+
+
+def join(items: Sequence[bytes]) -> bytes:
+    """The list of items that are encoded already."""
+    payload = b"".join(items)
+    if len(payload) <= _SHORT_MAX_BYTES:
+        return bytes([_SHORT_LIST + len(payload)]) + payload
+    size = len(payload).to_bytes((len(payload).bit_length() + 7) // 8, "big")
+    return bytes([_LONG_LIST + len(size)]) + size + payload
+
+
+def uint(max_bytes: int) -> Shape:
+    """An unsigned integer of up to so many bytes."""
+
+    def read(source: Source, start: int, stop: int) -> tuple[int, int]:
+        data, end = source.string(start, stop)
+        return rlp.as_uint(data, max_bytes), end
+
+    def write(value: object) -> bytes:
+        if not isinstance(value, int) or not 0 <= value < 1 << 8 * max_bytes:
+            raise UsageError(f"not an unsigned integer of up to {max_bytes} bytes")
+        return rlp.encode(int(value))
+
+    return Shape(read, write)
+
+
+def text(*lengths: int) -> Shape:
+    """A byte string, of one of these lengths where any are given."""
+    expected = " or ".join(map(str, lengths))
+
+    def read(source: Source, start: int, stop: int) -> tuple[bytes, int]:
+        data, end = source.string(start, stop)
+        if lengths and len(data) not in lengths:
+            raise RlpError(f"a string of {len(data)} bytes where {expected} belong")
+        return data, end
+
+    def write(value: object) -> bytes:
+        if not isinstance(value, bytes) or (lengths and len(value) not in lengths):
+            raise UsageError(f"not a byte string of {expected or 'some'} bytes")
+        return rlp.encode(value)
+
+    return Shape(read, write)
+
+
+def optional_text(length: int) -> Shape:
+    """A byte string of one length, or `None`, which is the empty string."""
+    shape = text(0, length)
+
+    def read(source: Source, start: int, stop: int) -> tuple[bytes | None, int]:
+        data, end = shape.read(source, start, stop)
+        return data or None, end
+
+    def write(value: object) -> bytes:
+        if value == b"":
+            raise UsageError("an empty byte string, where None stands for it")
+        return shape.write(b"" if value is None else value)
+
+    return Shape(read, write)
+
+
+def flag() -> Shape:
+    """No or yes: 0 or 1."""
+
+    def read(source: Source, start: int, stop: int) -> tuple[bool, int]:
+        data, end = source.string(start, stop)
+        if data not in {b"", b"\x01"}:
+            raise MessageError("a flag that is neither 0 nor 1")
+        return bool(data), end
+
+    def write(value: object) -> bytes:
+        if not isinstance(value, bool):
+            raise UsageError("not a boolean")
+        return rlp.encode(int(value))
+
+    return Shape(read, write)
+
+
+def hash_or(other: Shape) -> Shape:
+    """A 32-byte hash; anything else is of the other shape."""
+    of_hash = text(HASH_BYTES)
+
+    def read(source: Source, start: int, stop: int) -> tuple[object, int]:
+        is_list, payload, end = rlp.bounds(source.data, start, stop)
+        is_hash = not is_list and end - payload == HASH_BYTES
+        return (of_hash if is_hash else other).read(source, start, stop)
+
+    def write(value: object) -> bytes:
+        return (of_hash if isinstance(value, bytes) else other).write(value)
+
+    return Shape(read, write)
+
+
+def hashes(max_count: int) -> Shape:
+    """A list of 32-byte hashes. They are all of one length, so that a look at every 33rd byte checks them."""
+
+    def read(source: Source, start: int, stop: int) -> tuple[tuple[bytes, ...], int]:
+        begin, end = source.elements(start, stop)
+        count, rest = divmod(end - begin, _HASH_ITEM_BYTES)
+        if count > max_count:
+            raise MessageError(f"{count} hashes where {max_count} may stand")
+        data = source.data
+        if rest or data[begin:end:_HASH_ITEM_BYTES] != _HASH_PREFIX * count:
+            raise RlpError("a list of something else than 32-byte hashes")
+        source.spend(count)
+        return tuple([data[at + 1 : at + _HASH_ITEM_BYTES] for at in range(begin, end, _HASH_ITEM_BYTES)]), end
+
+    def write(value: object) -> bytes:
+        if not isinstance(value, tuple | list) or len(value) > max_count:
+            raise UsageError(f"not a list of up to {max_count} hashes")
+        if any(not isinstance(item, bytes) or len(item) != HASH_BYTES for item in value):
+            raise UsageError("not a list of 32-byte hashes")
+        return join([_HASH_PREFIX + item for item in value])
+
+    return Shape(read, write)
+
+
+def list_of(shape: Shape, max_count: int) -> Shape:
+    """A list of up to so many items of one shape."""
+
+    def read(source: Source, start: int, stop: int) -> tuple[tuple[object, ...], int]:
+        position, end = source.elements(start, stop)
+        values: list[object] = []
+        while position < end:
+            if len(values) == max_count:
+                raise MessageError(f"a list of more elements than the {max_count} that may stand in it")
+            source.spend(1)
+            value, position = shape.read(source, position, end)
+            values.append(value)
+        return tuple(values), end
+
+    def write(value: object) -> bytes:
+        if not isinstance(value, tuple | list) or len(value) > max_count:
+            raise UsageError(f"not a list of up to {max_count} elements")
+        return join([shape.write(item) for item in value])
+
+    return Shape(read, write)
+
+
+def raw_transaction() -> Shape:
+    """A transaction as it is encoded: a legacy one a list, a typed one a string (EIP-2718). Neither is looked into."""
+
+    def read(source: Source, start: int, stop: int) -> tuple[bytes, int]:
+        data = source.data
+        is_list, payload, end = rlp.bounds(data, start, stop)
+        if is_list:
+            if end - start < MIN_LEGACY_TRANSACTION_BYTES:
+                raise MessageError("a list too short for a transaction")
+        elif end - payload < len(("type", "data")) or data[payload] > MAX_TYPE:
+            raise MessageError("a string that is no typed transaction")
+        return data[start:end], end
+
+    return Shape(read, _write_raw(read))
+
+
+def raw_access_list() -> Shape:
+    """A block access list as it is encoded, not looked into; one that is not available is `b""`, and the empty string."""
+
+    def read(source: Source, start: int, stop: int) -> tuple[bytes, int]:
+        is_list, payload, end = rlp.bounds(source.data, start, stop)
+        if is_list:
+            return source.data[start:end], end
+        if payload != end:
+            raise MessageError("a string where a block access list belongs")
+        return b"", end
+
+    write_list = _write_raw(read)
+
+    def write(value: object) -> bytes:
+        return rlp.encode(b"") if value == b"" else write_list(value)
+
+    return Shape(read, write)
+
+
+def _write_raw(read: Read) -> Write:
+    """What is encoded already goes out as it is, if it is one item that would be read."""
+
+    def write(value: object) -> bytes:
+        if not isinstance(value, bytes):
+            raise UsageError("not a byte string")
+        try:
+            raw, end = read(Source(value, 0), 0, len(value))
+        except PeerError as error:
+            raise UsageError(str(error)) from error
+        if end != len(value) or raw != value:
+            raise UsageError("not exactly one item")
+        return value
+
+    return write
+
+
+def trailing(shape: Shape) -> Shape:
+    """A field that was added to the end of a list: it may be absent, as `None`, with all fields after it."""
+    return shape._replace(is_trailing=True)
+
+
+def record(struct: type[msgspec.Struct]) -> Shape:
+    """A list with the fields of a Struct: none of them less, and none more. A field without a shape is not in the list."""
+    shapes = shapes_of(struct)
+
+    def read(source: Source, start: int, stop: int) -> tuple[msgspec.Struct, int]:
+        position, end = source.elements(start, stop)
+        values: dict[str, object] = {}
+        for name, shape in shapes:
+            if position == end and shape.is_trailing:
+                break
+            values[name], position = shape.read(source, position, end)
+        if position != end:
+            raise MessageError(f"a {struct.__name__} of more than {len(shapes)} fields")
+        return struct(**values), end
+
+    def write(value: object) -> bytes:
+        if type(value) is not struct:
+            raise UsageError(f"not a {struct.__name__}")
+        items = []
+        absent = ""
+        for name, shape in shapes:
+            field = getattr(value, name)
+            if field is None and shape.is_trailing:
+                absent = absent or name
+            elif absent:
+                raise UsageError(f"{struct.__name__}.{name} without {absent}, which stands before it")
+            else:
+                items.append(_write_field(struct, name, shape, field))
+        return join(items)
+
+    return Shape(read, write)
+
+
+def bare(struct: type[msgspec.Struct]) -> Shape:
+    """A message that is its only field: no list of fields stands around it."""
+    [(name, shape)] = shapes_of(struct)
+
+    def read(source: Source, start: int, stop: int) -> tuple[msgspec.Struct, int]:
+        value, end = shape.read(source, start, stop)
+        return struct(value), end
+
+    def write(value: object) -> bytes:
+        return _write_field(struct, name, shape, getattr(value, name))
+
+    return Shape(read, write)
+
+
+def shapes_of(struct: type[msgspec.Struct]) -> list[tuple[str, Shape]]:
+    """The names of a Struct's fields that have a shape, each with it."""
+    hints = get_type_hints(struct, include_extras=True)
+    annotations = [(name, get_args(hints[name])) for name in struct.__struct_fields__ if get_origin(hints[name]) is Annotated]
+    return [(name, shape) for name, (_, shape, *_) in annotations]
+
+
+def _write_field(struct: type[msgspec.Struct], name: str, shape: Shape, field: object) -> bytes:
+    try:
+        return shape.write(field)
+    except UsageError as error:
+        raise UsageError(f"{struct.__name__}.{name}: {error}") from error
+
+
+Flag = Annotated[bool, flag()]
+Uint64 = Annotated[int, uint(rlp.U64_BYTES)]
+Word = Annotated[int, uint(WORD_BYTES)]
+Hash = Annotated[bytes, text(HASH_BYTES)]
+Address = Annotated[bytes, text(ADDRESS_BYTES)]
+Text = Annotated[bytes, text()]
