@@ -40,7 +40,7 @@ class NoParameters(Parameters, frozen=True, kw_only=True):
     """Nothing."""
 
 
-class SessionsParameters(Parameters, frozen=True, kw_only=True):
+class Filter(Parameters, frozen=True, kw_only=True):
     """Which sessions: all that match every filter given."""
 
     direction: Literal["inbound", "outbound"] | None = None
@@ -48,7 +48,12 @@ class SessionsParameters(Parameters, frozen=True, kw_only=True):
     worker: int | None = None
     peer: Annotated[str, Meta(pattern="^[0-9a-f]*$", description="Beginning of the peer's id.")] | None = None
     client: Annotated[str, Meta(description="Part of the client's name.")] | None = None
-    capability: Annotated[str, Meta(description="A shared capability, eth/69.")] | None = None
+    shared: Annotated[str, Meta(description="A shared capability, eth/69.")] | None = None
+
+
+class SessionsParameters(Filter, frozen=True, kw_only=True):
+    """Which sessions, and how many at most."""
+
     limit: Annotated[int, Meta(ge=1, le=100_000)] = 1000
 
 
@@ -82,6 +87,14 @@ class SendParameters(Parameters, frozen=True, kw_only=True):
     """One message: `capability` is `eth`, `snap` or another shared name, `message` its name or id, `payload` its RLP."""
 
     session: Session
+    capability: Annotated[str, Meta(min_length=1, max_length=64)]
+    message: Annotated[str, Meta(min_length=1, max_length=64)] | Annotated[int, Meta(ge=0, le=127)]
+    payload: Hex
+
+
+class BroadcastParameters(Filter, frozen=True, kw_only=True):
+    """One message to every active session that matches. Its form is that of one version: `shared` chooses that."""
+
     capability: Annotated[str, Meta(min_length=1, max_length=64)]
     message: Annotated[str, Meta(min_length=1, max_length=64)] | Annotated[int, Meta(ge=0, le=127)]
     payload: Hex
@@ -156,6 +169,13 @@ class DoneResult(Struct, frozen=True):
     sessions: int
 
 
+class BroadcastResult(Struct, frozen=True):
+    """To how many it was sent, and for each other session the name of the error."""
+
+    sent: int
+    refused: dict[str, str]
+
+
 class AnswerResult(Struct, frozen=True):
     """The response's name, and its RLP with the request id of the asker's payload."""
 
@@ -203,6 +223,9 @@ class Commands(Protocol):
     async def send(self, parameters: SendParameters) -> DoneResult:
         """Send one message to one peer."""
 
+    async def broadcast(self, parameters: BroadcastParameters) -> BroadcastResult:
+        """Send one message to every active session that matches."""
+
     async def request(self, parameters: RequestParameters) -> AnswerResult:
         """Send one request to one peer and await its answer."""
 
@@ -240,6 +263,7 @@ def registry(engine: Commands, version: str) -> Registry:
             ("invalid_params", "no_such_session", "not_shared", "queue_full", *worker),
             engine.send,
         ),
+        Method("broadcast", BroadcastParameters, BroadcastResult, ("invalid_params", "queue_full"), engine.broadcast),
         Method(
             "request",
             RequestParameters,
@@ -261,7 +285,7 @@ def reason_of(name: str) -> DisconnectReason:
     return DisconnectReason[name.upper()]
 
 
-def message_of(parameters: SendParameters) -> int:
+def message_of(parameters: SendParameters | BroadcastParameters) -> int:
     """The id of the message that the user names. Raises `CommandError`."""
     named = parameters.message
     found = named if isinstance(named, int) else message_id(parameters.capability, named)

@@ -32,12 +32,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         commands.add_parser(name, help=words)
     sessions = commands.add_parser("sessions", help="the sessions, filtered")
-    sessions.add_argument("--direction", choices=("inbound", "outbound"))
-    sessions.add_argument("--phase", choices=("pending", "active"))
-    sessions.add_argument("--worker", type=int)
-    sessions.add_argument("--peer", help="beginning of the peer's id")
-    sessions.add_argument("--client", help="part of the client's name")
-    sessions.add_argument("--capability", help="a shared capability, eth/69")
+    _add_filter(sessions)
     sessions.add_argument("--limit", type=int)
     session = commands.add_parser("session", help="one session")
     session.add_argument("session", type=int, metavar="ID")
@@ -58,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
         send.add_argument("capability", metavar="CAPABILITY", help="eth or snap")
         send.add_argument("message", metavar="MESSAGE", help="its name or its id within the capability")
         send.add_argument("payload", metavar="PAYLOAD", help="RLP, 0x and hex")
+    broadcast = commands.add_parser("broadcast", help="send one message to every active session that matches")
+    broadcast.add_argument("capability", metavar="CAPABILITY", help="eth or snap")
+    broadcast.add_argument("message", metavar="MESSAGE", help="its name or its id within the capability")
+    broadcast.add_argument("payload", metavar="PAYLOAD", help="RLP, 0x and hex")
+    _add_filter(broadcast)
     status = commands.add_parser("set-status", help="announce another head in new handshakes")
     status.add_argument("number", type=int)
     status.add_argument("hash")
@@ -67,6 +67,15 @@ def parser() -> argparse.ArgumentParser:
     history = commands.add_parser("history", help="the last ended sessions and attempts")
     history.add_argument("--limit", type=int)
     return arguments
+
+
+def _add_filter(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--direction", choices=("inbound", "outbound"))
+    command.add_argument("--phase", choices=("pending", "active"))
+    command.add_argument("--worker", type=int)
+    command.add_argument("--peer", help="beginning of the peer's id")
+    command.add_argument("--client", help="part of the client's name")
+    command.add_argument("--shared", help="a shared capability, eth/69")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -48,7 +48,7 @@ PAGE_BYTES: Final = resource.getpagesize()
 
 log = structlog.get_logger()
 
-_Reply = control.Reply | control.Figures | control.Answer
+_Reply = control.Reply | control.Figures | control.Answer | control.Sent
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -318,6 +318,7 @@ class Engine:
         control.SessionClosed: _on_closed,
         control.Figures: _on_answer,
         control.Answer: _on_answer,
+        control.Sent: _on_answer,
         control.SessionMisconduct: _on_misconduct,
         control.Reply: _on_answer,
         control.LogLine: _on_log,
@@ -474,6 +475,33 @@ class Engine:
         _raise_error(reply)
         return commands.DoneResult(1)
 
+    async def broadcast(self, parameters: commands.BroadcastParameters) -> commands.BroadcastResult:
+        """Send one message to every active session that matches: deflated once a worker, sealed for each."""
+        message = commands.message_of(parameters)
+        payload = bytes.fromhex(parameters.payload.removeprefix("0x"))
+        targets: dict[WorkerId, list[SessionId]] = {}
+        for view in self._views.values():
+            if view.stage is Stage.ACTIVE and _matches(view, parameters):
+                targets.setdefault(view.worker, []).append(view.session)
+        refused: dict[str, str] = {}
+        calls: dict[WorkerId, Coroutine[Any, Any, _Reply]] = {}
+        for index, sessions in targets.items():
+            worker = self._fleet.get(index)
+            if worker is None or self._is_command_queue_full(worker, len(payload)):
+                name = "worker_lost" if worker is None else "queue_full"
+                refused.update((str(session), name) for session in sessions)
+            else:
+                calls[index] = self._call(worker, _broadcast(parameters.capability, message, payload, tuple(sessions)))
+        sent = 0
+        for index, answer in zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True):
+            if isinstance(answer, control.Sent):
+                sent += answer.sent
+                refused.update((str(session), name) for session, name in answer.refused.items())
+            else:
+                name = answer.name if isinstance(answer, CommandError) else "worker_lost"
+                refused.update((str(session), name) for session in targets[index])
+        return commands.BroadcastResult(sent, refused)
+
     async def request(self, parameters: commands.RequestParameters) -> commands.AnswerResult:
         """Send one request to one peer and await its answer, or the error by which it has none."""
         view = self._view(parameters.session)
@@ -612,8 +640,11 @@ class Engine:
         if worker is not None:
             worker.command(control.DisconnectSession(view.session, reason_of(reason), "disconnected by command"))
 
+    def _is_command_queue_full(self, worker: WorkerProcess, more_bytes: int) -> bool:
+        return worker.queued_command_bytes + more_bytes > self._settings.queues.worker_command_bytes
+
     def _heed_command_queue(self, worker: WorkerProcess, more_bytes: int) -> None:
-        if worker.queued_command_bytes + more_bytes > self._settings.queues.worker_command_bytes:
+        if self._is_command_queue_full(worker, more_bytes):
             raise CommandError(
                 "queue_full", f"{worker.queued_command_bytes} bytes of commands wait for worker {worker.index}"
             )
@@ -702,7 +733,13 @@ class Engine:
             self._publish("session.opened", opened)
 
 
-def _matches(view: SessionView, wanted: commands.SessionsParameters) -> bool:
+def _broadcast(
+    capability: str, message: int, payload: bytes, sessions: tuple[SessionId, ...]
+) -> Callable[[CallId], control.Command]:
+    return lambda call: control.Broadcast(call, sessions, capability, message, payload)
+
+
+def _matches(view: SessionView, wanted: commands.Filter) -> bool:
     phase = "active" if view.stage is Stage.ACTIVE else "pending"
     return (
         wanted.direction in (None, view.direction)
@@ -710,7 +747,7 @@ def _matches(view: SessionView, wanted: commands.SessionsParameters) -> bool:
         and wanted.worker in (None, view.worker)
         and (wanted.peer is None or (view.peer_hex or "").startswith(wanted.peer))
         and (wanted.client is None or wanted.client in (view.client or ""))
-        and (wanted.capability is None or wanted.capability in view.shared)
+        and (wanted.shared is None or wanted.shared in view.shared)
     )
 
 

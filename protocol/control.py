@@ -127,6 +127,16 @@ class SendMessage(msgspec.Struct, frozen=True, tag="send"):
     payload: bytes
 
 
+class Broadcast(msgspec.Struct, frozen=True, tag="broadcast"):
+    """Send one message on many sessions; a `Sent` follows."""
+
+    call: CallId
+    sessions: tuple[SessionId, ...]
+    capability: str
+    message: int
+    payload: bytes
+
+
 class AskPeer(msgspec.Struct, frozen=True, tag="ask_peer"):
     """Send one request on one session; an `Answer` follows, or a `Reply` with the error."""
 
@@ -158,7 +168,7 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     cause: str
 
 
-Command = Dial | Judge | DisconnectSession | SendMessage | AskPeer | AskSessions | SetHead | Drain
+Command = Dial | Judge | DisconnectSession | SendMessage | Broadcast | AskPeer | AskSessions | SetHead | Drain
 
 # -- reports: worker to engine ----------------------------------------------------------------------------------------------
 
@@ -246,6 +256,14 @@ class Figures(msgspec.Struct, frozen=True, tag="figures"):
     sessions: dict[int, tuple[Stage, Traffic, tuple[int, int, str] | None]]
 
 
+class Sent(msgspec.Struct, frozen=True, tag="sent"):
+    """Answer to `Broadcast`: for how many sessions it was sent, and the name of the error for each other."""
+
+    call: CallId
+    sent: int
+    refused: dict[int, str]
+
+
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """Answer to `AskPeer`: the name and the payload of the peer's response, with the asker's own request id."""
 
@@ -299,6 +317,7 @@ Report = (
     | SessionClosed
     | Figures
     | Answer
+    | Sent
     | SessionMisconduct
     | Reply
     | Pulse

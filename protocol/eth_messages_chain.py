@@ -12,6 +12,7 @@ from protocol.errors import MessageError, RlpError, UsageError
 from protocol.eth_messages_shapes import (
     HASH_BYTES,
     MAX_TYPE,
+    UINT64,
     WORD_BYTES,
     Address,
     Hash,
@@ -21,8 +22,8 @@ from protocol.eth_messages_shapes import (
     Uint64,
     Word,
     flag,
+    hash_list,
     hash_or,
-    hashes,
     list_of,
     raw_transaction,
     record,
@@ -74,14 +75,14 @@ class Header(msgspec.Struct, frozen=True):
     # Shanghai, EIP-4895
     withdrawals_root: Annotated[bytes | None, trailing(text(HASH_BYTES))] = None
     # Cancun, EIP-4844 and EIP-4788
-    blob_gas_used: Annotated[int | None, trailing(uint(rlp.U64_BYTES))] = None
-    excess_blob_gas: Annotated[int | None, trailing(uint(rlp.U64_BYTES))] = None
+    blob_gas_used: Annotated[int | None, trailing(UINT64)] = None
+    excess_blob_gas: Annotated[int | None, trailing(UINT64)] = None
     parent_beacon_root: Annotated[bytes | None, trailing(text(HASH_BYTES))] = None
     # Prague, EIP-7685
     requests_hash: Annotated[bytes | None, trailing(text(HASH_BYTES))] = None
     # Amsterdam, EIP-7928 and EIP-7843
     block_access_list_hash: Annotated[bytes | None, trailing(text(HASH_BYTES))] = None
-    slot_number: Annotated[int | None, trailing(uint(rlp.U64_BYTES))] = None
+    slot_number: Annotated[int | None, trailing(UINT64)] = None
 
     @property
     def hash(self) -> bytes:
@@ -101,7 +102,7 @@ class Withdrawal(msgspec.Struct, frozen=True):
     amount: Uint64
 
 
-Transactions = Annotated[tuple[bytes, ...], list_of(TRANSACTION, MAX_BLOCK_TRANSACTIONS)]
+TransactionList = Annotated[tuple[bytes, ...], list_of(TRANSACTION, MAX_BLOCK_TRANSACTIONS)]
 Ommers = Annotated[tuple[Header, ...], list_of(HEADER, MAX_OMMERS)]
 Withdrawals = Annotated[tuple[Withdrawal, ...] | None, trailing(list_of(record(Withdrawal), MAX_WITHDRAWALS))]
 
@@ -109,7 +110,7 @@ Withdrawals = Annotated[tuple[Withdrawal, ...] | None, trailing(list_of(record(W
 class BlockBody(msgspec.Struct, frozen=True):
     """A block without its header. Transactions are encoded as on the wire; there are no withdrawals before Shanghai."""
 
-    transactions: Transactions
+    transactions: TransactionList
     ommers: Ommers = ()
     withdrawals: Withdrawals = None
 
@@ -118,7 +119,7 @@ class Block(msgspec.Struct, frozen=True):
     """A block, whole, as miners announced it."""
 
     header: Annotated[Header, HEADER]
-    transactions: Transactions
+    transactions: TransactionList
     ommers: Ommers = ()
     withdrawals: Withdrawals = None
 
@@ -127,7 +128,7 @@ class Log(msgspec.Struct, frozen=True):
     """What a contract logged."""
 
     address: Address
-    topics: Annotated[tuple[bytes, ...], hashes(MAX_TOPICS)]
+    topics: Annotated[tuple[bytes, ...], hash_list(MAX_TOPICS)]
     data: Text
 
 
@@ -137,7 +138,7 @@ Logs = Annotated[tuple[Log, ...], list_of(record(Log), MAX_LOGS)]
 class Receipt(msgspec.Struct, frozen=True):
     """A receipt since eth/69 (EIP-7642): the type is 0 for a legacy transaction, and the bloom is left out."""
 
-    type: Annotated[int, uint(1)]
+    type: Annotated[int, uint(1, MAX_TYPE)]
     outcome: Outcome
     cumulative_gas: Uint64
     logs: Logs
@@ -151,25 +152,6 @@ class BloomReceipt(msgspec.Struct, frozen=True):
     bloom: Bloom
     logs: Logs
     type: int = 0
-
-
-def receipt() -> Shape:
-    """The shape of a `Receipt`: a record whose type is none above 0x7f."""
-    fields = record(Receipt)
-
-    def read(source: Source, start: int, stop: int) -> tuple[Receipt, int]:
-        value, end = fields.read(source, start, stop)
-        if value.type > MAX_TYPE:
-            raise MessageError(f"a receipt of type {value.type}")
-        return value, end
-
-    def write(value: Receipt) -> bytes:
-        encoding = fields.write(value)
-        if value.type > MAX_TYPE:
-            raise UsageError(f"a receipt of type {value.type}")
-        return encoding
-
-    return Shape(read, write)
 
 
 def bloom_receipt() -> Shape:

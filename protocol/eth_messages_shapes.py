@@ -86,16 +86,20 @@ def join(items: Sequence[bytes]) -> bytes:
     return bytes([_LONG_LIST + len(size)]) + size + payload
 
 
-def uint(max_bytes: int) -> Shape:
-    """An unsigned integer of up to so many bytes."""
+def uint(max_bytes: int, most: int | None = None) -> Shape:
+    """An unsigned integer of up to so many bytes and of at most `most`."""
+    limit = (1 << 8 * max_bytes) - 1 if most is None else most
 
     def read(source: Source, start: int, stop: int) -> tuple[int, int]:
         data, end = source.string(start, stop)
-        return rlp.as_uint(data, max_bytes), end
+        value = rlp.as_uint(data, max_bytes)
+        if value > limit:
+            raise MessageError(f"{value} where at most {limit} may stand")
+        return value, end
 
     def write(value: object) -> bytes:
-        if not isinstance(value, int) or not 0 <= value < 1 << 8 * max_bytes:
-            raise UsageError(f"not an unsigned integer of up to {max_bytes} bytes")
+        if not isinstance(value, int) or not 0 <= value <= limit:
+            raise UsageError(f"not an integer from 0 to {limit}")
         return rlp.encode(int(value))
 
     return Shape(read, write)
@@ -167,7 +171,7 @@ def hash_or(other: Shape) -> Shape:
     return Shape(read, write)
 
 
-def hashes(max_count: int) -> Shape:
+def hash_list(max_count: int) -> Shape:
     """A list of 32-byte hashes. They are all of one length, so that a look at every 33rd byte checks them."""
 
     def read(source: Source, start: int, stop: int) -> tuple[tuple[bytes, ...], int]:
@@ -271,19 +275,24 @@ def trailing(shape: Shape) -> Shape:
 
 
 def record(struct: type[msgspec.Struct]) -> Shape:
-    """A list with the fields of a Struct: none of them less, and none more. A field without a shape is not in the list."""
+    """A list with the fields of a Struct: none of them less, and none more.
+
+    Fields without a shape are not in the list: they come last, and have defaults.
+    """
     shapes = shapes_of(struct)
+    readers = [shape for _, shape in shapes]
 
     def read(source: Source, start: int, stop: int) -> tuple[msgspec.Struct, int]:
         position, end = source.elements(start, stop)
-        values: dict[str, object] = {}
-        for name, shape in shapes:
-            if position == end and shape.is_trailing:
+        values: list[object] = []
+        for read_field, _, is_trailing in readers:
+            if position == end and is_trailing:
                 break
-            values[name], position = shape.read(source, position, end)
+            value, position = read_field(source, position, end)
+            values.append(value)
         if position != end:
             raise MessageError(f"a {struct.__name__} of more than {len(shapes)} fields")
-        return struct(**values), end
+        return struct(*values), end
 
     def write(value: object) -> bytes:
         if type(value) is not struct:
@@ -320,7 +329,9 @@ def bare(struct: type[msgspec.Struct]) -> Shape:
 def shapes_of(struct: type[msgspec.Struct]) -> list[tuple[str, Shape]]:
     """The names of a Struct's fields that have a shape, each with it."""
     hints = get_type_hints(struct, include_extras=True)
-    annotations = [(name, get_args(hints[name])) for name in struct.__struct_fields__ if get_origin(hints[name]) is Annotated]
+    annotations = [
+        (name, get_args(hints[name])) for name in struct.__struct_fields__ if get_origin(hints[name]) is Annotated
+    ]
     return [(name, shape) for name, (_, shape, *_) in annotations]
 
 
@@ -331,8 +342,10 @@ def _write_field(struct: type[msgspec.Struct], name: str, shape: Shape, field: o
         raise UsageError(f"{struct.__name__}.{name}: {error}") from error
 
 
+UINT64: Final = uint(rlp.U64_BYTES)
+
 Flag = Annotated[bool, flag()]
-Uint64 = Annotated[int, uint(rlp.U64_BYTES)]
+Uint64 = Annotated[int, UINT64]
 Word = Annotated[int, uint(WORD_BYTES)]
 Hash = Annotated[bytes, text(HASH_BYTES)]
 Address = Annotated[bytes, text(ADDRESS_BYTES)]

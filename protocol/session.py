@@ -272,6 +272,10 @@ class Session:
         """Send an RLP payload as one message of a shared capability. Raises `NotSharedError`, `UsageError`."""
         self._send_message(self._sendable(capability, message_id), payload)
 
+    def send_deflated(self, capability: str, message_id: int, body: bytes) -> None:
+        """Send a payload that was deflated before, once for many sessions. Raises `NotSharedError`, `UsageError`."""
+        self._seal(self._sendable(capability, message_id), body)
+
     def request(self, capability: str, message_id: int, payload: bytes, *, now: float) -> RequestId:
         """Send a request under an id of ours in place of the payload's own; `Answered` or `RequestFailed` follows, once.
 
@@ -536,7 +540,10 @@ class Session:
         return self._table.find(capability, message_id)
 
     def _send_message(self, kind: MessageKind, payload: bytes) -> None:
-        self._write(self._cipher.seal(bytes([kind.code]) + p2p.deflate(payload)))
+        self._seal(kind, p2p.deflate(payload))
+
+    def _seal(self, kind: MessageKind, body: bytes) -> None:
+        self._write(self._cipher.seal(bytes([kind.code]) + body))
         self.messages_out += 1
 
     def _send_base(self, code: int, payload: bytes) -> None:

@@ -31,7 +31,7 @@ from protocol.events import (
     Stage,
 )
 from protocol.forkid import Forks
-from protocol.p2p import Capability, Hello
+from protocol.p2p import Capability, Hello, deflate
 from protocol.requests import RequestId
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 from workers.connection import Connection
@@ -375,6 +375,24 @@ class Worker:
                 connection.drive([])
                 self.report(control.Reply(command.call))
 
+    def _broadcast(self, command: control.Broadcast) -> None:
+        body = deflate(command.payload)
+        refused: dict[int, str] = {}
+        for session_id in command.sessions:
+            connection = self._connections.get(session_id)
+            if connection is None:
+                refused[session_id] = "no_such_session"
+            elif connection.queued_bytes > self.write_queue_bytes:
+                refused[session_id] = "queue_full"
+            else:
+                try:
+                    connection.session.send_deflated(command.capability, command.message, body)
+                except UsageError as error:
+                    refused[session_id] = error.name
+                else:
+                    connection.drive([])
+        self.report(control.Sent(command.call, len(command.sessions) - len(refused), refused))
+
     def _ask_peer(self, command: control.AskPeer) -> None:
         connection = self._connections.get(command.session)
         if connection is None:
@@ -419,6 +437,7 @@ class Worker:
         control.Dial: _dial,
         control.DisconnectSession: _disconnect,
         control.SendMessage: _send,
+        control.Broadcast: _broadcast,
         control.AskPeer: _ask_peer,
         control.AskSessions: _ask_sessions,
         control.SetHead: _set_head,

@@ -13,7 +13,7 @@ import rlp as oracle
 from engine.client import Client, EngineError
 from protocol.crypto import PrivateKey
 from tests.interop.clients import geth
-from tests.system.harness import EventLog, JsonProgram, RunningEngine
+from tests.system.harness import EventLog, JsonProgram, RunningEngine, eventually
 
 
 def encode(item: object) -> bytes:
@@ -128,6 +128,26 @@ def test_geth_answers_what_we_ask(engine: RunningEngine, program: str, version: 
         # The ids on the wire are ours, and count up.
         ids = [oracle.decode(bytes.fromhex(event["payload"]))[0] for event in peer.of("message")]
         assert ids == [b"", b"\x01", b"\x02"]
+
+
+def test_a_broadcast_reaches_every_peer_of_its_version_once(engine: RunningEngine) -> None:
+    with (
+        geth("-count", "5", "-eth", "69", "-dial", engine.enode) as newer,
+        geth("-eth", "68", "-dial", engine.enode, program="geth68") as older,
+    ):
+        newer.wait("status", ok=True, count=5)
+        older.wait("status", ok=True)
+        eventually(lambda: engine.counts()[2] == 6, "all six")
+        payload = announcement(69)
+        told = {"capability": "eth", "message": "NewPooledTransactionHashes", "payload": "0x" + payload.hex()}
+        assert engine.call("broadcast", shared="eth/69", **told) == {"sent": 5, "refused": {}}
+        for index in range(5):
+            assert newer.wait("message", peer=index)["payload"] == payload.hex()
+        assert not older.of("message")
+        assert engine.call("broadcast", **told)["sent"] == 6
+        older.wait("message", code=8)
+        refused = engine.call("broadcast", **(told | {"message": "BlockRangeUpdate"}))
+        assert (refused["sent"], list(refused["refused"].values())) == (5, ["not_shared"])
 
 
 def test_what_geth_sends_unasked_is_told_and_the_fourth_time_ends_it(engine: RunningEngine) -> None:
