@@ -18,6 +18,7 @@ from protocol.messages import message_id
 Hash = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{64}$", description="32 bytes, 0x and hex.")]
 Hex = Annotated[str, Meta(pattern="^0x([0-9a-fA-F]{2})*$", description="0x and hex.")]
 Block = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Limit = Annotated[int, Meta(ge=0, le=1_000_000)]
 Session = Annotated[int, Meta(ge=0, description="The session's number.")]
 ReasonName = Literal[
     "disconnect_requested",
@@ -114,6 +115,37 @@ class SetStatusParameters(Parameters, frozen=True, kw_only=True):
     total_difficulty: Annotated[str, Meta(pattern="^[0-9]{1,48}$", description="Decimal; told below eth/69.")] = "0"
 
 
+class BanParameters(Parameters, frozen=True, kw_only=True):
+    """Whom to keep out, by id or by address, and for how long; zero seconds lets it in again."""
+
+    peer: Annotated[str, Meta(pattern="^[0-9a-f]{128}$", description="The peer's id.")] | None = None
+    address: Annotated[str, Meta(max_length=64, description="An IP address.")] | None = None
+    seconds: Annotated[float, Meta(ge=0, le=10 * 365 * 86_400)] = 43_200.0
+
+
+class AddPeerParameters(Parameters, frozen=True, kw_only=True):
+    """A peer to keep connected (`static`), or that passes the limits (`trusted`)."""
+
+    enode: Annotated[str, Meta(max_length=512)]
+    static: bool = True
+    trusted: bool = False
+
+
+class RemovePeerParameters(Parameters, frozen=True, kw_only=True):
+    """The id of a peer that is static or trusted no more; its session goes on."""
+
+    peer: Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
+
+
+class SetLimitsParameters(Parameters, frozen=True, kw_only=True):
+    """The limits to change; sessions over a lowered one stay."""
+
+    max_pending_inbound: Limit | None = None
+    max_pending_outbound: Limit | None = None
+    max_active_inbound: Limit | None = None
+    max_active_outbound: Limit | None = None
+
+
 class HistoryParameters(Parameters, frozen=True, kw_only=True):
     """How many."""
 
@@ -183,6 +215,29 @@ class AnswerResult(Struct, frozen=True):
     payload: str
 
 
+class NamedPeer(Struct, frozen=True):
+    """A static or trusted peer: its enode, or its id where no address is known."""
+
+    peer: str
+    static: bool
+    trusted: bool
+    next_try_s: float | None
+
+
+class Ban(Struct, frozen=True):
+    """Who is kept out, and for how much longer."""
+
+    who: str
+    seconds: float
+
+
+class PeersResult(Struct, frozen=True):
+    """The peers that were named, and the bans."""
+
+    peers: list[NamedPeer]
+    bans: list[Ban]
+
+
 class ConfirmedResult(Struct, frozen=True):
     """Which workers have confirmed, and which have not."""
 
@@ -232,6 +287,21 @@ class Commands(Protocol):
     async def set_status(self, parameters: SetStatusParameters) -> ConfirmedResult:
         """Announce another head in new handshakes."""
 
+    async def peers(self, parameters: NoParameters) -> PeersResult:
+        """Static and trusted peers, and bans."""
+
+    async def peers_add(self, parameters: AddPeerParameters) -> PeersResult:
+        """Name a static or trusted peer."""
+
+    async def peers_remove(self, parameters: RemovePeerParameters) -> PeersResult:
+        """Forget that a peer is static or trusted."""
+
+    async def ban(self, parameters: BanParameters) -> DoneResult:
+        """Keep a peer or an address out."""
+
+    async def set_limits(self, parameters: SetLimitsParameters) -> dict[str, Any]:
+        """Change limits while running."""
+
     async def history(self, parameters: HistoryParameters) -> list[dict[str, Any]]:
         """The last ended sessions and attempts, the latest first."""
 
@@ -272,6 +342,11 @@ def registry(engine: Commands, version: str) -> Registry:
             engine.request,
         ),
         Method("set-status", SetStatusParameters, ConfirmedResult, ("invalid_params",), engine.set_status),
+        Method("peers", NoParameters, PeersResult, (), engine.peers),
+        Method("peers-add", AddPeerParameters, PeersResult, ("invalid_params",), engine.peers_add),
+        Method("peers-remove", RemovePeerParameters, PeersResult, ("invalid_params", "no_such_peer"), engine.peers_remove),
+        Method("ban", BanParameters, DoneResult, ("invalid_params",), engine.ban),
+        Method("set-limits", SetLimitsParameters, dict[str, Any], ("invalid_params",), engine.set_limits),
         Method("history", HistoryParameters, list[dict[str, Any]], ("invalid_params",), engine.history),
         Method("shutdown", NoParameters, StoppingResult, (), engine.shutdown),
         Method("discover", NoParameters, dict[str, Any], (), discover),

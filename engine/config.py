@@ -11,13 +11,14 @@ import os
 import secrets
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from engine.dialer import parse_enode
 from engine.settings import SettingField, Settings, as_toml, setting_fields
 from protocol.crypto import PrivateKey
 from protocol.errors import UsageError
@@ -131,36 +132,31 @@ def _nested(item: SettingField, value: object) -> dict[str, Any]:
 
 
 def _check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
-    """What types cannot say: addresses, networks, endpoints."""
-
-    def wrong(key: str, words: str) -> ConfigError:
-        origin = origins[key]
-        return ConfigError(f"{origin}: {words}" if origin.startswith(("--", "RLPX_")) else f"{origin}: {key}: {words}")
-
-    if settings.listen:
-        try:
-            host_port(settings.listen)
-        except ValueError as error:
-            raise wrong("listen", str(error)) from error
-    cidr_lists = {
-        "throttle.exempt_cidrs": settings.throttle.exempt_cidrs,
-        "access.allow_cidrs": settings.access.allow_cidrs,
-        "access.deny_cidrs": settings.access.deny_cidrs,
-    }
-    for key, cidrs in cidr_lists.items():
-        for cidr in cidrs:
+    """What types cannot say: addresses, networks, endpoints, enodes. Raises `ConfigError`."""
+    checks: tuple[tuple[str, Callable[[str], object], Iterable[str]], ...] = (
+        ("listen", host_port, [settings.listen]),
+        ("throttle.exempt_cidrs", ipaddress.ip_network, settings.throttle.exempt_cidrs),
+        ("access.allow_cidrs", ipaddress.ip_network, settings.access.allow_cidrs),
+        ("access.deny_cidrs", ipaddress.ip_network, settings.access.deny_cidrs),
+        ("peers.static", parse_enode, settings.peers.static),
+        ("peers.trusted", parse_enode, settings.peers.trusted),
+        ("control.endpoint", _loopback_endpoint, [settings.control.endpoint]),
+        ("events.endpoint", _loopback_endpoint, [settings.events.endpoint]),
+    )
+    for key, check, values in checks:
+        for value in values:
             try:
-                ipaddress.ip_network(cidr)
+                if value:
+                    check(value)
             except ValueError as error:
-                raise wrong(key, str(error)) from error
-    for key, endpoint in (
-        ("control.endpoint", settings.control.endpoint),
-        ("events.endpoint", settings.events.endpoint),
-    ):
-        if endpoint and not is_loopback_endpoint(endpoint):
-            raise wrong(
-                key, f"{endpoint} is not tcp://127.0.0.1:PORT; other addresses need encryption, which is not there yet"
-            )
+                origin = origins[key]
+                named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: {key}"
+                raise ConfigError(f"{named}: {error}") from error
+
+
+def _loopback_endpoint(endpoint: str) -> None:
+    if not is_loopback_endpoint(endpoint):
+        raise ValueError(f"{endpoint} is not tcp://127.0.0.1:PORT; other addresses need encryption, which is not there yet")
 
 
 def host_port(text: str) -> tuple[str, int]:

@@ -67,20 +67,22 @@ class SessionCounter:
 
     # -- a session's life -------------------------------------------------------------------------------------------------
 
-    def room(self, direction: Direction) -> Refusal | None:
-        """Whether another session may begin, or why not."""
+    def room(self, direction: Direction, *, passes_limits: bool = False) -> Refusal | None:
+        """Whether another session may begin, or why not. One that may pass the limits needs a pending place only."""
         maximum, _ = self._maxima(direction)
         if self._totals[Phase.PENDING, direction] >= maximum:
             return Refusal(DisconnectReason.TOO_MANY_PEERS, f"{maximum} {direction} sessions are pending")
-        return self._active_room(direction)
+        return None if passes_limits else self._active_room(direction)
 
     def goodbye_room(self) -> bool:
         """Whether one more refused peer may be told why."""
         return self._totals[Phase.GOODBYE, Direction.INBOUND] < self.limits.max_polite_refusals
 
-    def admit(self, session: SessionId, worker: WorkerId, direction: Direction) -> Refusal | None:
+    def admit(
+        self, session: SessionId, worker: WorkerId, direction: Direction, *, passes_limits: bool = False
+    ) -> Refusal | None:
         """Enter a new session as pending, or say why it may not be."""
-        refusal = self.room(direction)
+        refusal = self.room(direction, passes_limits=passes_limits)
         if refusal is None:
             self._enter(Entry(session, worker, direction))
         return refusal
@@ -89,7 +91,7 @@ class SessionCounter:
         """Enter a refused peer that is told why; `goodbye_room` says whether to."""
         self._enter(Entry(session, worker, Direction.INBOUND, Phase.GOODBYE))
 
-    def grant(self, session: SessionId, peer: bytes) -> Refusal | None:
+    def grant(self, session: SessionId, peer: bytes, *, passes_limits: bool = False) -> Refusal | None:
         """Reserve the active place of a session whose peer is proved, or say why there is none. The first session of a
         peer wins, whatever its direction.
         """
@@ -100,7 +102,7 @@ class SessionCounter:
             return Refusal(DisconnectReason.CONNECTED_TO_SELF, "the peer is this very node")
         if peer in self._by_peer:
             return Refusal(DisconnectReason.ALREADY_CONNECTED, f"the peer has session {self._by_peer[peer]} already")
-        refusal = self._active_room(entry.direction)
+        refusal = None if passes_limits else self._active_room(entry.direction)
         if refusal is None:
             entry.peer, entry.is_granted = peer, True
             self._by_peer[peer] = session

@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     commands = arguments.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, words in (
         ("status", "version, identity, workers, counts"),
+        ("peers", "static and trusted peers, and bans"),
         ("counts", "pending and active sessions, and their limits"),
         ("discover", "the OpenRPC document of all commands"),
         ("shutdown", "goodbye to every peer, then the end"),
@@ -64,6 +65,19 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--time", type=int, help="the head's time; without it fork rules follow the wall clock")
     status.add_argument("--earliest", type=int)
     status.add_argument("--total-difficulty")
+    add = commands.add_parser("peers-add", help="keep a peer connected, or let it pass the limits")
+    add.add_argument("enode", metavar="ENODE")
+    add.add_argument("--trusted", action="store_true", default=None, help="it passes the limits")
+    add.add_argument("--no-static", dest="static", action="store_false", default=None, help="do not dial it")
+    remove = commands.add_parser("peers-remove", help="a peer is static and trusted no more")
+    remove.add_argument("peer", metavar="ID")
+    ban = commands.add_parser("ban", help="keep a peer or an address out; --seconds 0 lets it in again")
+    ban.add_argument("--peer", metavar="ID")
+    ban.add_argument("--address", metavar="IP")
+    ban.add_argument("--seconds", type=float, help="default: 12 h")
+    limits = commands.add_parser("set-limits", help="change limits while running")
+    for way in ("pending-inbound", "pending-outbound", "active-inbound", "active-outbound"):
+        limits.add_argument(f"--max-{way}", type=int)
     history = commands.add_parser("history", help="the last ended sessions and attempts")
     history.add_argument("--limit", type=int)
     return arguments
@@ -153,9 +167,20 @@ def _history(result: list[dict[str, Any]]) -> str:
     return _table(rows)
 
 
+def _peers(result: dict[str, Any]) -> str:
+    rows = [["peer", "static", "trusted", "next_try_s"]]
+    rows += [[shown(item[name]) for name in ("peer", "static", "trusted", "next_try_s")] for item in result["peers"]]
+    bans = [["banned", "seconds"], *([item["who"], shown(item["seconds"])] for item in result["bans"])]
+    return _table(rows) + "\n" + _table(bans)
+
+
 _SHOWN: Final[dict[str, Callable[[Any], str]]] = {
     "status": _status,
     "counts": _counts,
+    "set-limits": _counts,
+    "peers": _peers,
+    "peers-add": _peers,
+    "peers-remove": _peers,
     "sessions": _sessions,
     "history": _history,
 }

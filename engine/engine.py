@@ -26,6 +26,7 @@ from engine.dialer import Enode, EnodeError, parse_enode
 from engine.fleet import Fleet, WorkerProcess
 from engine.hub import Envelope, Hub
 from engine.listener import Listener
+from engine.peers import PeerBook
 from engine.rpc import CommandError
 from engine.sessions import SessionView
 from engine.settings import Settings
@@ -42,6 +43,8 @@ REQUEST_SECONDS: Final = 25.0
 CALL_SECONDS: Final = 5.0
 # Workers load their libraries in about half a second each, two at a time on a small machine.
 START_SECONDS: Final = 30.0
+# How often static peers are looked at.
+REDIAL_LOOK_SECONDS: Final = 1.0
 # Beyond the goodbyes' own deadline, for workers to report and end.
 STOP_GRACE_SECONDS: Final = 3.0
 PAGE_BYTES: Final = resource.getpagesize()
@@ -77,6 +80,11 @@ class Engine:
         self._started_at = monotonic()
         self._counter = SessionCounter(settings.limits, identity.key.id)
         self._admission = Admission(settings.throttle, settings.access)
+        self._peers = PeerBook(
+            [parse_enode(enode) for enode in settings.peers.static],
+            [parse_enode(enode).id for enode in settings.peers.trusted],
+        )
+        self._redial_timer: asyncio.TimerHandle | None = None
         self._views: dict[SessionId, SessionView] = {}
         self._dialing: dict[bytes, SessionId] = {}
         self._outcomes: dict[SessionId, asyncio.Future[control.SessionClosed | None]] = {}
@@ -113,6 +121,7 @@ class Engine:
                     raise RuntimeError("a worker ended while it was starting")
                 await asyncio.sleep(0.01)
         self._heed_listener()
+        self._dial_static()
 
     @property
     def enode(self) -> str:
@@ -132,6 +141,8 @@ class Engine:
         self._stopping.set()
         if self._listener is not None:
             self._listener.close()
+        if self._redial_timer is not None:
+            self._redial_timer.cancel()
         drain = control.Drain(DisconnectReason.CLIENT_QUITTING, "the engine is shutting down")
         await self._fleet.retire(drain, self._settings.timeouts.goodbye_s + STOP_GRACE_SECONDS)
         for view in list(self._views.values()):
@@ -172,11 +183,16 @@ class Engine:
         with sock:
             session = self._new_session()
             remote = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            cause = self._admission.admit(session, parse_address(host), now=monotonic())
+            address, now = parse_address(host), monotonic()
+            cause = self._admission.admit(session, address, now=now)
+            if self._peers.is_banned(address, now=now):
+                cause = "the address is banned"
             if cause is not None:
                 self._refuse(session, remote, cause)
                 return
-            refusal = self._counter.room(Direction.INBOUND)
+            # Where anybody is trusted, who this is decides; that is known with the verdict.
+            passes_limits = self._peers.has_trusted
+            refusal = self._counter.room(Direction.INBOUND, passes_limits=passes_limits)
             if refusal is not None and not self._counter.goodbye_room():
                 self._refuse(session, remote, refusal.cause)
                 return
@@ -188,7 +204,7 @@ class Engine:
             self._counter.admit_goodbye(session, worker.index)
             self._refuse(session, remote, refusal.cause)
         else:
-            self._counter.admit(session, worker.index, Direction.INBOUND)
+            self._counter.admit(session, worker.index, Direction.INBOUND, passes_limits=passes_limits)
             view = SessionView(session, worker.index, Direction.INBOUND, remote, _now_us())
             self._views[session] = view
             self._publish_opened(view)
@@ -266,7 +282,7 @@ class Engine:
         view = self._views.get(report.session)
         if view is None:
             return  # a goodbye, or the session has ended
-        refusal = self._counter.grant(report.session, report.peer)
+        refusal = self._judge(report.session, report.peer)
         view.peer, view.stage = report.peer, Stage.HELLO
         if refusal is None:
             worker.command(control.Judge(report.session))
@@ -274,6 +290,11 @@ class Engine:
             worker.command(control.Judge(report.session, refusal.reason, refusal.cause))
         if self._hub.wants("session.authenticated"):
             self._publish("session.authenticated", {"session": report.session, "peer": view.peer_hex})
+
+    def _judge(self, session: SessionId, peer: bytes) -> Refusal | None:
+        if self._peers.is_banned(peer, now=monotonic()):
+            return Refusal(DisconnectReason.DISCONNECT_REQUESTED, "the peer is banned")
+        return self._counter.grant(session, peer, passes_limits=self._peers.is_trusted(peer))
 
     def _on_established(self, _worker: WorkerProcess, report: control.SessionEstablished) -> None:
         view = self._views.get(report.session)
@@ -356,13 +377,14 @@ class Engine:
         self._history.append({"time_us": now_us, "client": view.client, **event})
         if view.is_connected:
             self._publish("session.closed", event)
+        wait = self._peers.ended(view.peer, now=monotonic()) if view.peer is not None else None
         if view.direction is Direction.OUTBOUND and view.established_us is None:
             failed = {
                 "session": session,
                 "peer": view.peer_hex,
                 "enode": view.enode,
                 "cause": closed.cause,
-                "next_try_us": None,
+                "next_try_us": None if wait is None else now_us + int(wait * 1_000_000),
             }
             self._publish("dial.failed", failed)
         self._settle_dial(view, closed)
@@ -430,15 +452,9 @@ class Engine:
             enode = parse_enode(parameters.enode)
         except EnodeError as error:
             raise CommandError("invalid_params", f"enode: {error}") from error
-        session = self._new_session()
-        worker = self._dial_worker(session, enode)
-        view = SessionView(session, worker.index, Direction.OUTBOUND, "", _now_us(), enode.id, str(enode))
-        view.remote = str(enode).rpartition("@")[2]
-        view.stage, view.is_connected = Stage.CONNECT, False
-        self._views[session] = view
-        self._dialing[enode.id] = session
+        view = self._begin_dial(enode)
+        session = view.session
         outcome = self._outcomes[session] = self._loop.create_future()
-        worker.command(control.Dial(session, enode.id, enode.host, enode.port))
         if not parameters.wait:
             return commands.DialResult(session)
         closed = await outcome
@@ -448,6 +464,28 @@ class Engine:
         name = "worker_lost" if closed.ended_by is EndedBy.WORKER_LOST else "refused"
         reason = f" ({closed.reason.label})" if closed.reason is not None else ""
         raise CommandError(name, f"session {session} ended at {closed.stage} by {closed.ended_by}{reason}: {closed.cause}")
+
+    def _begin_dial(self, enode: Enode) -> SessionView:
+        """Book a dial and give it to a worker. Raises `CommandError` where the peer should not be dialled."""
+        session = self._new_session()
+        worker = self._dial_worker(session, enode)
+        view = SessionView(session, worker.index, Direction.OUTBOUND, "", _now_us(), enode.id, str(enode))
+        view.remote = str(enode).rpartition("@")[2]
+        view.stage, view.is_connected = Stage.CONNECT, False
+        self._views[session] = view
+        self._dialing[enode.id] = session
+        worker.command(control.Dial(session, enode.id, enode.host, enode.port))
+        return view
+
+    def _dial_static(self) -> None:
+        """Dial the static peers that are due, and look again in a second."""
+        for enode in self._peers.due(now=monotonic()):
+            try:
+                self._begin_dial(enode)
+            except CommandError as error:
+                log.debug("a static peer was not dialled", enode=str(enode), cause=str(error))
+        if not self._stopping.is_set():
+            self._redial_timer = self._loop.call_later(REDIAL_LOOK_SECONDS, self._dial_static)
 
     async def disconnect(self, parameters: commands.DisconnectParameters) -> commands.DoneResult:
         """End one session politely."""
@@ -546,6 +584,59 @@ class Engine:
         ]
         return commands.ConfirmedResult(confirmed, [int(w.index) for w in self._fleet if w.index not in confirmed])
 
+    async def peers(self, _parameters: commands.NoParameters) -> commands.PeersResult:
+        """Static and trusted peers, and bans."""
+        now = monotonic()
+        return commands.PeersResult(
+            [commands.NamedPeer(*row) for row in self._peers.listed(now=now)],
+            [commands.Ban(who, round(seconds, 3)) for who, seconds in self._peers.bans(now=now)],
+        )
+
+    async def peers_add(self, parameters: commands.AddPeerParameters) -> commands.PeersResult:
+        """Name a peer: a static one is dialled at once and kept connected, a trusted one passes the limits."""
+        try:
+            enode = parse_enode(parameters.enode)
+        except EnodeError as error:
+            raise CommandError("invalid_params", f"enode: {error}") from error
+        self._peers.add(enode, is_static=parameters.static, is_trusted=parameters.trusted)
+        return await self.peers(commands.NoParameters())
+
+    async def peers_remove(self, parameters: commands.RemovePeerParameters) -> commands.PeersResult:
+        """Forget that a peer is static or trusted; its session goes on."""
+        if not self._peers.remove(bytes.fromhex(parameters.peer)):
+            raise CommandError("no_such_peer", "the peer is neither static nor trusted")
+        return await self.peers(commands.NoParameters())
+
+    async def ban(self, parameters: commands.BanParameters) -> commands.DoneResult:
+        """Keep a peer or an address out for a while, and end what it has."""
+        now = monotonic()
+        ended = []
+        if parameters.peer is not None:
+            peer = bytes.fromhex(parameters.peer)
+            self._peers.ban(peer, parameters.seconds, now=now)
+            ended += [view for view in self._views.values() if view.peer == peer]
+        if parameters.address is not None:
+            try:
+                address = parse_address(parameters.address)
+            except ValueError as error:
+                raise CommandError("invalid_params", f"address: {error}") from error
+            self._peers.ban(address, parameters.seconds, now=now)
+            ended += [view for view in self._views.values() if parse_address(_host(view.remote)) == address]
+        if parameters.peer is None and parameters.address is None:
+            raise CommandError("invalid_params", "peer or address: one of them is needed")
+        if not parameters.seconds:
+            return commands.DoneResult(0)
+        for view in ended:
+            self._disconnect(view, "disconnect_requested")
+        return commands.DoneResult(len(ended))
+
+    async def set_limits(self, parameters: commands.SetLimitsParameters) -> dict[str, Any]:
+        """Change limits while running; gives counts and limits."""
+        wanted = {name: value for name, value in msgspec.structs.asdict(parameters).items() if value is not None}
+        self._counter.limits = msgspec.structs.replace(self._counter.limits, **wanted)
+        self._heed_listener()
+        return counts(self._counter)
+
     async def history(self, parameters: commands.HistoryParameters) -> list[dict[str, Any]]:
         """The last ended sessions and attempts, the latest first."""
         return [entry for entry, _ in zip(reversed(self._history), range(parameters.limit), strict=False)]
@@ -617,7 +708,10 @@ class Engine:
         """Book a dial and choose its worker. Raises `CommandError`."""
         if enode.id == self._identity.key.id:
             raise CommandError("refused", "that enode is this very node")
-        cause = self._admission.refuse_address(parse_address(enode.host))
+        address, now = parse_address(enode.host), monotonic()
+        cause = self._admission.refuse_address(address)
+        if self._peers.is_banned(enode.id, now=now) or self._peers.is_banned(address, now=now):
+            cause = "the peer or its address is banned"
         if cause is not None:
             raise CommandError("refused", cause)
         existing = self._counter.session_of(enode.id)
@@ -630,7 +724,8 @@ class Engine:
         worker = self._fleet.choose(set())
         if worker is None:
             raise CommandError("worker_lost", "no worker is ready")
-        refusal: Refusal | None = self._counter.admit(session, worker.index, Direction.OUTBOUND)
+        is_trusted = self._peers.is_trusted(enode.id)
+        refusal = self._counter.admit(session, worker.index, Direction.OUTBOUND, passes_limits=is_trusted)
         if refusal is not None:
             raise CommandError("refused", refusal.cause)
         return worker
@@ -749,6 +844,10 @@ def _matches(view: SessionView, wanted: commands.Filter) -> bool:
         and (wanted.client is None or wanted.client in (view.client or ""))
         and (wanted.shared is None or wanted.shared in view.shared)
     )
+
+
+def _host(remote: str) -> str:
+    return remote.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
 def _raise_error(reply: _Reply) -> None:

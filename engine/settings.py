@@ -93,6 +93,17 @@ class TimeoutSettings(Section, frozen=True):
     goodbye_s: Annotated[Seconds, Meta(description="Seconds that an ended peer has to read our Disconnect (rlpx.md).")] = 2.0
 
 
+class PeerSettings(Section, frozen=True):
+    """Peers by name, as enode URLs."""
+
+    static: Annotated[
+        tuple[str, ...], Meta(description="Peers to keep connected: dialled, and again 30 s after each end.")
+    ] = ()
+    trusted: Annotated[
+        tuple[str, ...], Meta(description="Peers that max_active_inbound and max_active_outbound do not stop.")
+    ] = ()
+
+
 class ConductSettings(Section, frozen=True):
     """What a peer may do before it is disconnected as in breach of the protocol."""
 
@@ -176,6 +187,7 @@ class Settings(Section, frozen=True):
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
     timeouts: TimeoutSettings = field(default_factory=TimeoutSettings)
+    peers: PeerSettings = field(default_factory=PeerSettings)
     conduct: ConductSettings = field(default_factory=ConductSettings)
     queues: QueueSettings = field(default_factory=QueueSettings)
     events: EventSettings = field(default_factory=EventSettings)

@@ -222,7 +222,11 @@ class Session:
         if self.stage is Stage.CLOSED:
             return []
         self._now = now
+        if self._is_admitted:
+            return []
         self._is_admitted = True
+        if self._table is not None:
+            self._send_status(self._table)
         if self.stage is Stage.VERDICT:
             try:
                 self._establish()
@@ -430,8 +434,13 @@ class Session:
         self._table = table
         self.stage = Stage.STATUS
         self._cipher.limit_bytes = MAX_PENDING_FRAME_BYTES
-        status = eth.local_status(table.eth.capability.version, self._chain, self._wall_seconds)
-        self._send_message(table.find(eth.NAME, eth.STATUS_ID), status.encode())
+        if self._is_admitted:
+            self._send_status(table)
+
+    def _send_status(self, table: MessageTable) -> None:
+        """Ours goes out with the verdict: a peer that is refused never takes the session for established."""
+        kind = table.find(eth.NAME, eth.STATUS_ID)
+        self._send_message(kind, eth.local_status(kind.capability.version, self._chain, self._wall_seconds).encode())
 
     def _on_status(self, payload: bytes) -> None:
         version = self._table.eth.capability.version if self._table and self._table.eth else 0

@@ -138,6 +138,7 @@ def test_the_status_is_told_as_the_peer_sent_it(version: int) -> None:
 @pytest.mark.parametrize("version", [66, 69])
 def test_our_own_status_is_right(version: int) -> None:
     peer = RawPeer.at(Stage.STATUS, offer=(Capability("eth", version),))
+    assert peer.is_admitted() == []
     [(code, payload)] = peer.hears()
     assert code == ETH
     assert inflated(payload) == encoded(list(status_fields(version).values()))
@@ -145,6 +146,7 @@ def test_our_own_status_is_right(version: int) -> None:
 
 def test_our_status_tells_the_forks_of_the_wall_clock() -> None:
     peer = RawPeer.at(Stage.STATUS, Recipe(wall_seconds=70))
+    peer.is_admitted()
     [(_, payload)] = peer.hears()
     fork = CHAIN.forks.at(HEAD.number, 70)
     assert fork.next == 120
@@ -269,7 +271,22 @@ def test_what_comes_before_the_verdict_is_held_and_comes_after_it_in_order() -> 
         encoded([b"two"]),
         large,
     ]
-    assert [code for code, _ in peer.hears()] == [PONG]
+    assert [code for code, _ in peer.hears()] == [ETH, PONG]
+
+
+def test_our_status_waits_for_the_verdict_and_goes_out_once() -> None:
+    peer = RawPeer.at(Stage.STATUS)
+    assert peer.hears() == []
+    peer.is_admitted()
+    assert peer.is_admitted() == []
+    assert [code for code, _ in peer.hears()] == [ETH]
+
+
+def test_what_was_deflated_before_is_sent_as_it_is() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.hears()
+    peer.session.send_deflated("eth", 2, snappied(b"\xc1\x05"))
+    assert peer.hears() == [(TRANSACTIONS, snappied(b"\xc1\x05"))]
 
 
 def test_what_is_held_may_be_a_breach() -> None:
@@ -1281,4 +1298,4 @@ def test_our_range_is_told_every_384_seconds_when_it_has_moved_by_32_blocks() ->
 
 def test_below_eth_69_no_range_is_told() -> None:
     recipe = Recipe(protocols=(eth.sub_protocol(68),), range=LocalRange(Head(10_000_000, b"\x44" * 32)))
-    assert ranges(RawPeer.at(Stage.ACTIVE, recipe), 1000) == []
+    assert ranges(RawPeer.at(Stage.ACTIVE, recipe, offer=(Capability("eth", 68),)), 1000) == []

@@ -1,0 +1,110 @@
+"""Peers that the user has named: static ones are kept connected, trusted ones pass the limits, banned ones stay out.
+
+It knows ids, addresses and times; it dials nobody itself. Times are on a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from engine.admission import Address
+from engine.dialer import Enode
+
+# reth's low backoff, which is what static peers get whatever their last session ended with; geth waits 35 s.
+REDIAL_SECONDS: Final = 30.0
+
+
+class StaticPeer(msgspec.Struct):
+    """A peer to keep connected: its address, and when it may be dialled next."""
+
+    enode: Enode
+    next_try_at: float = 0.0
+
+
+class PeerBook:
+    """See the module."""
+
+    def __init__(self, static: Iterable[Enode] = (), trusted: Iterable[bytes] = ()) -> None:
+        self._static = {enode.id: StaticPeer(enode) for enode in static}
+        self._trusted = set(trusted)
+        self._bans: dict[bytes | Address, float] = {}
+
+    # -- static and trusted -------------------------------------------------------------------------------------------------
+
+    def add(self, enode: Enode, *, is_static: bool, is_trusted: bool) -> None:
+        """Name a peer; what it was named for before stays."""
+        if is_static:
+            self._static[enode.id] = StaticPeer(enode)
+        if is_trusted:
+            self._trusted.add(enode.id)
+
+    def remove(self, peer: bytes) -> bool:
+        """Forget that a peer was static or trusted; `False` where it was neither."""
+        was_static = self._static.pop(peer, None) is not None
+        was_trusted = peer in self._trusted
+        self._trusted.discard(peer)
+        return was_static or was_trusted
+
+    def is_trusted(self, peer: bytes) -> bool:
+        """Whether the limits do not apply to this peer."""
+        return peer in self._trusted
+
+    @property
+    def has_trusted(self) -> bool:
+        """Whether anybody is trusted: then an accept over the limit may be somebody who passes it."""
+        return bool(self._trusted)
+
+    def due(self, *, now: float) -> list[Enode]:
+        """The static peers that may be dialled now; each is due again only after the redial time."""
+        due = [
+            peer for peer in self._static.values() if peer.next_try_at <= now and not self.is_banned(peer.enode.id, now=now)
+        ]
+        for peer in due:
+            peer.next_try_at = now + REDIAL_SECONDS
+        return [peer.enode for peer in due]
+
+    def ended(self, peer: bytes, *, now: float) -> float | None:
+        """A session of this peer, or an attempt, has ended: when it is tried again, `None` where it is not static."""
+        static = self._static.get(peer)
+        if static is None:
+            return None
+        static.next_try_at = now + REDIAL_SECONDS
+        return REDIAL_SECONDS
+
+    def listed(self, *, now: float) -> list[tuple[str, bool, bool, float | None]]:
+        """Each named peer: its enode or id, whether static, whether trusted, and in how many seconds it may be dialled."""
+        rows = [
+            (str(peer.enode), True, peer.enode.id in self._trusted, max(0.0, peer.next_try_at - now))
+            for peer in self._static.values()
+        ]
+        return rows + [(peer.hex(), False, True, None) for peer in sorted(self._trusted - self._static.keys())]
+
+    # -- bans ---------------------------------------------------------------------------------------------------------------
+
+    def ban(self, who: bytes | Address, seconds: float, *, now: float) -> None:
+        """Keep a peer or an address out for so long; zero seconds lets it in again."""
+        if seconds > 0:
+            self._bans[who] = now + seconds
+        else:
+            self._bans.pop(who, None)
+
+    def is_banned(self, who: bytes | Address, *, now: float) -> bool:
+        """Whether a peer or an address is kept out; a ban that has ended is forgotten."""
+        until = self._bans.get(who)
+        if until is None:
+            return False
+        if until <= now:
+            del self._bans[who]
+            return False
+        return True
+
+    def bans(self, *, now: float) -> list[tuple[str, float]]:
+        """Who is kept out, and for how many seconds more."""
+        return [
+            (who.hex() if isinstance(who, bytes) else str(who), until - now)
+            for who, until in self._bans.items()
+            if until > now
+        ]

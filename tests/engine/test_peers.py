@@ -1,0 +1,67 @@
+"""Peers that the user has named: when static ones are dialled, whom limits do not stop, who is kept out."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from engine.dialer import Enode
+from engine.peers import REDIAL_SECONDS, PeerBook
+from protocol.crypto import PrivateKey
+
+ONE = Enode(PrivateKey(b"\x01" * 32).id, "192.0.2.1", 30303)
+TWO = Enode(PrivateKey(b"\x02" * 32).id, "192.0.2.2", 30303)
+
+
+def test_a_static_peer_is_due_at_once_and_again_after_the_redial_time() -> None:
+    book = PeerBook([ONE])
+    assert book.due(now=5) == [ONE]
+    assert book.due(now=5 + REDIAL_SECONDS - 0.1) == []
+    assert book.due(now=5 + REDIAL_SECONDS) == [ONE]
+
+
+def test_the_redial_time_starts_with_the_end_of_its_session() -> None:
+    book = PeerBook([ONE])
+    book.due(now=0)
+    assert book.ended(ONE.id, now=100) == REDIAL_SECONDS
+    assert book.due(now=100 + REDIAL_SECONDS - 0.1) == []
+    assert book.due(now=100 + REDIAL_SECONDS) == [ONE]
+
+
+def test_the_end_of_anybody_else_is_no_reason_to_dial() -> None:
+    book = PeerBook([ONE])
+    assert book.ended(TWO.id, now=0) is None
+    assert book.due(now=1000) == [ONE]
+
+
+def test_a_peer_that_was_added_is_due_and_one_that_was_removed_is_not() -> None:
+    book = PeerBook()
+    book.add(ONE, is_static=True, is_trusted=False)
+    book.add(TWO, is_static=False, is_trusted=True)
+    assert book.due(now=0) == [ONE]
+    assert (book.is_trusted(ONE.id), book.is_trusted(TWO.id), book.has_trusted) == (False, True, True)
+    assert book.listed(now=10) == [(str(ONE), True, False, REDIAL_SECONDS - 10), (TWO.id.hex(), False, True, None)]
+    assert book.remove(ONE.id)
+    assert book.remove(TWO.id)
+    assert not book.remove(TWO.id)
+    assert book.due(now=1000) == []
+    assert not book.has_trusted
+
+
+def test_a_banned_peer_is_not_due_until_its_ban_ends() -> None:
+    book = PeerBook([ONE])
+    book.ban(ONE.id, 60, now=0)
+    assert book.due(now=59) == []
+    assert book.due(now=60) == [ONE]
+
+
+def test_a_ban_ends_by_time_or_by_zero_seconds() -> None:
+    book = PeerBook()
+    address = IPv4Address("192.0.2.1")
+    book.ban(address, 10, now=0)
+    book.ban(ONE.id, 20, now=0)
+    assert book.bans(now=4) == [("192.0.2.1", 6), (ONE.id.hex(), 16)]
+    assert book.is_banned(address, now=9.9)
+    assert not book.is_banned(address, now=10)
+    book.ban(ONE.id, 0, now=11)
+    assert not book.is_banned(ONE.id, now=11)
+    assert book.bans(now=11) == []

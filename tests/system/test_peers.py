@@ -1,0 +1,80 @@
+"""Static and trusted peers, bans and limits, as a user changes them while the engine runs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from engine.client import EngineError
+from engine.config import load_chain
+from tests.system.harness import RunningEngine, eventually
+from tests.system.peers import Peer
+
+CHAIN = load_chain("dev")
+
+
+def test_a_static_peer_of_the_configuration_is_dialled_and_one_by_command_too() -> None:
+    with (
+        RunningEngine(workers=1) as first,
+        RunningEngine(workers=1) as second,
+        RunningEngine("--peers.static", first.enode, workers=1) as engine,
+    ):
+        eventually(lambda: engine.counts() == (0, 0, 0, 1), "the configured one is connected")
+        listed = engine.call("peers-add", enode=second.enode)["peers"]
+        assert [(item["peer"], item["static"]) for item in listed] == [(first.enode, True), (second.enode, True)]
+        eventually(lambda: engine.counts() == (0, 0, 0, 2), "the added one as well")
+        engine.call("peers-remove", peer=second.node_id.hex())
+        with pytest.raises(EngineError) as error:
+            engine.call("peers-remove", peer=second.node_id.hex())
+        assert error.value.name == "no_such_peer"
+
+
+def test_a_trusted_peer_passes_the_limit_that_stops_others() -> None:
+    with RunningEngine(workers=1) as friend, RunningEngine("--limits.max-active-inbound", "0", workers=1) as engine:
+        with pytest.raises(EngineError, match="too_many_peers"):
+            friend.call("dial", enode=engine.enode, wait=True)
+        engine.call("peers-add", enode=friend.enode, static=False, trusted=True)
+        assert friend.call("dial", enode=engine.enode, wait=True)["established"]
+        with RunningEngine(workers=1) as other, pytest.raises(EngineError, match="too_many_peers"):
+            other.call("dial", enode=engine.enode, wait=True)
+        assert engine.counts() == (0, 0, 1, 0)
+
+
+def test_a_ban_ends_what_the_peer_has_and_keeps_it_out() -> None:
+    with RunningEngine(workers=1) as peer, RunningEngine(workers=1) as engine:
+        peer.call("dial", enode=engine.enode, wait=True)
+        eventually(lambda: engine.counts() == (0, 0, 1, 0), "connected")
+        assert engine.call("ban", peer=peer.node_id.hex(), seconds=60) == {"sessions": 1}
+        eventually(lambda: engine.counts() == (0, 0, 0, 0), "ended")
+        with pytest.raises(EngineError, match="disconnect_requested"):
+            peer.call("dial", enode=engine.enode, wait=True)
+        with pytest.raises(EngineError, match="banned"):
+            engine.call("dial", enode=peer.enode)
+        engine.call("ban", peer=peer.node_id.hex(), seconds=0)
+        assert peer.call("dial", enode=engine.enode, wait=True)["established"]
+
+
+def test_a_banned_address_is_refused_at_the_door() -> None:
+    with RunningEngine(workers=1) as engine, ExitStack() as stack:
+        log = engine.log("session.")
+        stack.enter_context(Peer(engine.address, engine.node_id, CHAIN, "127.0.0.7")).establish()
+        assert engine.call("ban", address="127.0.0.7")["sessions"] == 1
+        stack.enter_context(Peer(engine.address, engine.node_id, CHAIN, "127.0.0.7"))
+        assert log.wait("session.refused").fields["cause"] == "the address is banned"
+        stack.enter_context(Peer(engine.address, engine.node_id, CHAIN, "127.0.0.8")).establish()
+        assert [item["who"] for item in engine.call("peers")["bans"]] == ["127.0.0.7"]
+        for wrong in ({}, {"address": "nowhere"}):
+            with pytest.raises(EngineError, match="address"):
+                engine.call("ban", **wrong)
+
+
+def test_limits_change_while_running_and_stop_the_next_one() -> None:
+    with RunningEngine(workers=1) as engine, ExitStack() as stack:
+        stack.enter_context(Peer(engine.address, engine.node_id, CHAIN)).establish()
+        eventually(lambda: engine.counts() == (0, 0, 1, 0), "connected")
+        assert engine.call("set-limits", max_active_inbound=1)["limits"]["max_active_inbound"] == 1
+        log = engine.log("session.")
+        stack.enter_context(Peer(engine.address, engine.node_id, CHAIN))
+        log.wait("session.refused", cause="1 inbound sessions are active")
+        assert engine.counts()[2] == 1
