@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from engine.client import CALL_TIMEOUT_SECONDS, Client, EngineError, EngineUnavailableError
-from engine.config import EXIT_ERROR_ANSWER, EXIT_UNAVAILABLE, EXIT_USAGE
+from engine.config import EXIT_ERROR_ANSWER, EXIT_UNAVAILABLE, EXIT_USAGE, ConfigError
 from engine.terminal import Arguments, add_connection, fail, shown
 
 PROGRAM: Final = "rlpx-ctl"
@@ -105,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result = client.call(command, **parameters)
     except orjson.JSONEncodeError as error:
         fail(PROGRAM, f"an argument that no request can carry: {error}", EXIT_USAGE)
+    except ConfigError as error:
+        fail(PROGRAM, str(error), error.exit_code)
     except EngineUnavailableError as error:
         fail(PROGRAM, str(error), EXIT_UNAVAILABLE)
     except EngineError as error:

@@ -149,7 +149,6 @@ class Engine:
             self._end(view, EndedBy.ENGINE, "the engine has ended")
         for task in list(self._requests):
             task.cancel()
-        self._publish("engine.stopped", {})
         self._hub.close()
         os.close(self._statm)
 

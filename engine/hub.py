@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from time import time_ns
 from typing import Final
 
 import structlog
@@ -25,6 +26,9 @@ REPLY_QUEUE: Final = 1000
 # The proxy takes this long at the end to pass on what is left.
 LINGER_MILLISECONDS: Final = 300
 _INPROC: Final = "inproc://engine-events"
+_INPROC_EVENTS: Final = "inproc://events"
+# Published when all else is.
+LAST_TOPIC: Final = "engine.stopped"
 
 log = structlog.get_logger()
 
@@ -62,6 +66,8 @@ class Hub:
         self._publisher = self._context.socket(zmq.XPUB)
         self._xsub = self._context.socket(zmq.XSUB)
         self._xpub = self._context.socket(zmq.XPUB)
+        # Our own subscriber, to the last event of all: when it has come through the proxy, so has all before it.
+        self._last = self._context.socket(zmq.SUB)
         self._proxy = threading.Thread(target=self._run_proxy, name="event-proxy", daemon=True)
 
     @property
@@ -76,10 +82,13 @@ class Hub:
         self._xpub.setsockopt(zmq.SNDHWM, queue)
         self._xsub.bind(self.traffic_endpoint)
         self._xsub.bind(_INPROC)
+        self._xpub.bind(_INPROC_EVENTS)
+        self._last.setsockopt_string(zmq.SUBSCRIBE, LAST_TOPIC)
+        self._last.connect(_INPROC_EVENTS)
         self._xpub.bind(self._run_dir.endpoint("events"))
         if self._events.endpoint:
             self._xpub.bind(self._events.endpoint)
-        for sock in (self._router, self._publisher, self._xsub, self._xpub):
+        for sock in (self._router, self._publisher, self._xsub, self._xpub, self._last):
             sock.setsockopt(zmq.LINGER, LINGER_MILLISECONDS)
         self._publisher.setsockopt(zmq.XPUB_NODROP, 1)
         self._publisher.setsockopt(zmq.SNDHWM, 0)
@@ -97,7 +106,11 @@ class Hub:
 
     def close(self) -> None:
         """Send what waits, then let go of everything."""
-        self.flush()
+        if self._proxy.is_alive():
+            self.publish(LAST_TOPIC, {"time_us": time_ns() // 1000})
+            self.flush()
+            self._last.poll(LINGER_MILLISECONDS)
+        self._last.close()
         self._loop.remove_reader(_descriptor(self._router))
         self._loop.remove_reader(_descriptor(self._publisher))
         self._router.close()

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from engine.client import EngineUnavailableError, Event, Gap, Subscriber
-from engine.config import EXIT_UNAVAILABLE
+from engine.config import EXIT_UNAVAILABLE, ConfigError
 from engine.terminal import Arguments, add_connection, fail, shown
 
 PROGRAM: Final = "rlpx-tail"
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     topics = given.topics or [""]
     try:
         subscriber = Subscriber(given.connect, topics) if given.connect else Subscriber.of(given.run_dir, topics)
+    except ConfigError as error:
+        fail(PROGRAM, str(error), error.exit_code)
     except EngineUnavailableError as error:
         fail(PROGRAM, str(error), EXIT_UNAVAILABLE)
     with subscriber:
