@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -58,7 +59,8 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
         try:
             listening = listen(settings.listen)
         except OSError as error:
-            raise ConfigError(f"listen: {settings.listen}: {error.strerror}", config.EXIT_UNAVAILABLE) from error
+            code = config.EXIT_PERMISSION if isinstance(error, PermissionError) else config.EXIT_UNAVAILABLE
+            raise ConfigError(f"listen: {settings.listen}: {error.strerror}", code) from error
         engine = Engine(settings, identity, run_dir)
         loop = asyncio.get_running_loop()
         second = asyncio.Event()
@@ -81,13 +83,22 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
             loop.add_signal_handler(number, on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(engine, reload))
         await _start(engine, listening)
-        sys.stdout.write(f"ready {engine.enode} workers={settings.workers} run-dir={run_dir.path.absolute()}\n")
-        sys.stdout.flush()
+        if not stopping.done():
+            sys.stdout.write(f"ready {engine.enode} workers={settings.workers} run-dir={run_dir.path.absolute()}\n")
+            sys.stdout.flush()
         await engine.wait()
         await engine.close()
     finally:
         run_dir.leave()
     return config.EXIT_SOFTWARE if engine.has_failed else 0
+
+
+def _prepare_process() -> None:
+    """As many descriptors as are allowed, for this process and its workers; and no core file, which would hold the key."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 async def _start(engine: Engine, listening: socket.socket | None) -> None:
@@ -109,10 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         loaded = _load(flags)
         logs.configure(loaded.settings.log)
-        chain = config.load_chain(loaded.settings.chain)
+        chain = config.load_chain(loaded.settings.chain, loaded.origins["chain"])
         if flags.check:
+            config.check_key(loaded.settings.node_key, os.environ)
             _print_settings(loaded)
             return
+        _prepare_process()
         key = config.load_key(loaded.settings.node_key, os.environ)
         sys.exit(uvloop.run(run(loaded, Identity(key, chain, VERSION), flags)))
     except ConfigError as error:

@@ -63,23 +63,21 @@ class Admission:
         return None
 
     def admit(self, session: SessionId, address: Address, *, now: float) -> str | None:
-        """Enter an accepted connection, or say why it is refused. Every attempt renews the address's interval."""
+        """Enter an accepted connection, or say why it is refused. Only an accepted one begins an interval, as in geth."""
         refusal = self.refuse_address(address)
         if refusal is not None or address in self._exempt:
             return refusal
         subnet = _subnet(address)
         settings = self._throttle
         self._forget(now)
-        is_early = address in self._accepted_at
-        self._accepted_at.pop(address, None)
-        if settings.per_ip_interval_s:
-            self._accepted_at[address] = now
-        if is_early:
+        if address in self._accepted_at:
             return f"the address connected within the last {settings.per_ip_interval_s:g} s"
         if self._live[address] >= settings.per_ip_live:
             return f"the address has {settings.per_ip_live} sessions"
         if self._live[subnet] >= settings.per_subnet_live:
             return f"the subnet {subnet} has {settings.per_subnet_live} sessions"
+        if settings.per_ip_interval_s:
+            self._accepted_at[address] = now
         self._addresses[session] = address, subnet
         self._live[address] += 1
         self._live[subnet] += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,8 @@ import zmq
 from engine.config import run_dir_path
 
 CALL_TIMEOUT_SECONDS: Final = 30.0
+# How long a probe of a TCP endpoint may take.
+PROBE_SECONDS: Final = 2.0
 # Batches that wait in our own socket while we are busy; what is over shows as a gap.
 RECEIVE_QUEUE_BATCHES: Final = 10_000
 
@@ -124,7 +127,7 @@ class Subscriber:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is plainly no engine: no socket where it should be."""
+        """Whether there is plainly no engine: nobody listens where it should be."""
         return _is_missing(self.endpoint)
 
     def poll(self, seconds: float) -> list[Event | Gap]:
@@ -154,7 +157,8 @@ class GapTracker:
     """Turns batches into events, and what their numbers say is missing into gaps."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, int | None], tuple[int, int]] = {}
+        # By topic and worker: when that worker started, and its last numbers.
+        self._last: dict[tuple[str, int | None], tuple[int, int, int]] = {}
 
     def read(self, topic: str, head: dict[str, Any], body: bytes) -> list[Event | Gap]:
         """The events of one batch, a gap before them where something is missing.
@@ -163,10 +167,10 @@ class GapTracker:
         """
         worker = head["worker"]
         seq, dropped = head["seq"], head["dropped"]
-        last_seq, last_dropped = self._last.get((topic, worker), (seq - 1, dropped))
-        self._last[topic, worker] = seq, dropped
+        since, last_seq, last_dropped = self._last.get((topic, worker), (head["since_us"], seq - 1, dropped))
+        self._last[topic, worker] = head["since_us"], seq, dropped
         found: list[Event | Gap] = []
-        if seq <= last_seq:
+        if since != head["since_us"]:
             # A worker that was replaced counts from one again.
             last_seq = last_dropped = 0
         missed = (seq - last_seq - 1) + (dropped - last_dropped)
@@ -195,5 +199,15 @@ def _connect(sock: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], e
 
 
 def _is_missing(endpoint: str) -> bool:
-    path = endpoint.removeprefix("ipc://")
-    return path != endpoint and not Path(path).exists()
+    """Whether nobody listens there: ZeroMQ itself would wait for somebody to come."""
+    scheme, _, place = endpoint.partition("://")
+    try:
+        if scheme == "ipc":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(place)
+        else:
+            host, _, port = place.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
+    except (OSError, ValueError):
+        return True
+    return False

@@ -11,12 +11,12 @@ from msgspec import Meta, Struct
 
 from engine.rpc import CommandError, Method, Parameters, Registry
 from protocol.capabilities import LAST_CODE
-from protocol.control import SessionId
 from protocol.errors import DisconnectReason
 from protocol.messages import message_id
 
 Hash = Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{64}$", description="32 bytes, 0x and hex.")]
-Hex = Annotated[str, Meta(pattern="^0x([0-9a-fA-F]{2})*$", description="0x and hex.")]
+# Without a pattern: a regular expression takes seconds for the megabytes that a message may have.
+Hex = Annotated[str, Meta(description="0x and hex.")]
 Block = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Limit = Annotated[int, Meta(ge=0, le=1_000_000)]
 Session = Annotated[int, Meta(ge=0, description="The session's number.")]
@@ -369,6 +369,12 @@ def message_of(parameters: SendParameters | BroadcastParameters) -> int:
     return found
 
 
-def session_id(number: int) -> SessionId:
-    """A user's number as a session's id."""
-    return SessionId(number)
+def payload_of(parameters: SendParameters | BroadcastParameters) -> bytes:
+    """The bytes of the payload. Raises `CommandError`."""
+    try:
+        prefix, payload = parameters.payload[:2], bytes.fromhex(parameters.payload[2:])
+    except ValueError as error:
+        raise CommandError("invalid_params", f"payload: {error}") from error
+    if prefix != "0x":
+        raise CommandError("invalid_params", "payload: it begins with 0x")
+    return payload

@@ -10,8 +10,10 @@ import ipaddress
 import os
 import secrets
 import stat
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -35,6 +37,11 @@ EXIT_CONFIG: Final = 78
 SOCKET_PATH_MAX_BYTES: Final = 107
 LONGEST_SOCKET_NAME: Final = "worker-127.ipc"
 APPLICATION: Final = "rlpx-engine"
+# What stands in a run directory beside the lock.
+OWN_SOCKETS: Final = ("control.ipc", "events.ipc", "traffic.ipc", "worker-*.ipc")
+# 64 digits, a prefix and an end of line.
+KEY_FILE_MAX_BYTES: Final = 128
+_VARIABLE_PREFIX: Final = "RLPX_ENGINE_"
 
 
 class ConfigError(Exception):
@@ -59,6 +66,10 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], file: Path) -
     """Flag beats environment beats file beats default. `flags` by key. Raises `ConfigError`."""
     merged: dict[str, Any] = {}
     origins = {item.key: "default" for item in setting_fields()}
+    variables = {item.variable for item in setting_fields()}
+    for name in environment:
+        if name.startswith(_VARIABLE_PREFIX) and name not in variables:
+            raise ConfigError(f"{name}: no such setting")
     from_file = _read_toml(file)
     _check(from_file, Settings, str(file), is_text=False)
     for item in setting_fields():
@@ -185,8 +196,8 @@ def is_loopback_endpoint(endpoint: str) -> bool:
 # -- chain, key, directories ----------------------------------------------------------------------------------------------
 
 
-def load_chain(name: str) -> Chain:
-    """A chain file by its name in `conf/`, or by its path. Raises `ConfigError`."""
+def load_chain(name: str, origin: str = "--chain") -> Chain:
+    """A chain file by its name in `conf/`, or by its path. Raises `ConfigError`, which names the setting's origin."""
     if "/" in name or name.endswith(".toml"):
         file = Path(name)
     else:
@@ -194,6 +205,9 @@ def load_chain(name: str) -> Chain:
         # A wheel carries conf/ inside the package; a clone has it beside it.
         folder = here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
         file = folder / f"{name}.toml"
+    if not file.exists():
+        named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: chain"
+        raise ConfigError(f"{named}: {file}: no such file")
     values = _read_toml(file)
     _check(values, Chain, str(file), is_text=False)
     return msgspec.convert(values, Chain)
@@ -201,19 +215,47 @@ def load_chain(name: str) -> Chain:
 
 def load_key(path: str, environment: Mapping[str, str]) -> PrivateKey:
     """The node key, 64 hex digits in a file that only its owner can read; made where it is missing. Raises `ConfigError`."""
-    file = _expanded(path) if path else _home(environment, "XDG_STATE_HOME", ".local/state") / "node.key"
+    file = _key_file(path, environment)
     try:
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as created:
-                created.write(PrivateKey.generate(secrets.token_bytes).secret.hex() + "\n")
-        mode = stat.S_IMODE(file.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigError(f"{file}: others can read the node key (mode {mode:04o}); chmod 600 it", EXIT_PERMISSION)
-        text = file.read_text("ascii", "replace").strip().removeprefix("0x")
+            _make_key(file)
+        return _read_key(file)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}", EXIT_PERMISSION) from error
+
+
+def check_key(path: str, environment: Mapping[str, str]) -> None:
+    """Read the node key if there is one, and make none. Raises `ConfigError`."""
+    file = _key_file(path, environment)
+    if file.exists():
+        load_key(path, environment)
+
+
+def _key_file(path: str, environment: Mapping[str, str]) -> Path:
+    return _expanded(path) if path else _home(environment, "XDG_STATE_HOME", ".local/state") / "node.key"
+
+
+def _make_key(file: Path) -> None:
+    """Write it whole, then give it its name: a crash or a second engine leaves no half of a key."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, made = tempfile.mkstemp(prefix=".node-key-", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "w") as created:
+            created.write(PrivateKey.generate(secrets.token_bytes).secret.hex() + "\n")
+            created.flush()
+            os.fsync(created.fileno())
+        with suppress(FileExistsError):
+            os.link(made, file)
+    finally:
+        Path(made).unlink()
+
+
+def _read_key(file: Path) -> PrivateKey:
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_CLOEXEC), "rb") as opened:
+        mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
+        if mode & 0o077:
+            raise ConfigError(f"{file}: others can read the node key (mode {mode:04o}); chmod 600 it", EXIT_PERMISSION)
+        text = opened.read(KEY_FILE_MAX_BYTES).decode("ascii", "replace").strip().removeprefix("0x")
     try:
         return PrivateKey(bytes.fromhex(text))
     except (ValueError, UsageError) as error:
@@ -245,8 +287,13 @@ class RunDir:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.path.chmod(0o700)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            found = self.path.stat()
+            if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+                raise ConfigError(
+                    f"{self.path}: run_dir: others can enter it; chmod 700 it, or name another", EXIT_PERMISSION
+                )
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._lock = os.open(self.path / "lock", flags, 0o600)
         except OSError as error:
             raise ConfigError(f"{self.path}: run_dir: {error.strerror}", EXIT_PERMISSION) from error
         try:
@@ -258,8 +305,7 @@ class RunDir:
             ) from error
         os.truncate(self._lock, 0)
         os.write(self._lock, f"{os.getpid()}\n".encode())
-        for left in self.path.glob("*.ipc"):
-            left.unlink(missing_ok=True)
+        self._clear()
 
     def endpoint(self, name: str) -> str:
         """The ZeroMQ endpoint of a socket in it."""
@@ -267,12 +313,18 @@ class RunDir:
 
     def leave(self) -> None:
         """Remove the sockets and let go of the lock."""
-        for left in self.path.glob("*.ipc"):
-            left.unlink(missing_ok=True)
+        self._clear()
         if self._lock is not None:
             os.truncate(self._lock, 0)
             os.close(self._lock)
             self._lock = None
+
+    def _clear(self) -> None:
+        """Remove our own sockets, and nothing else that a user may keep here."""
+        for pattern in OWN_SOCKETS:
+            for left in self.path.glob(pattern):
+                if left.is_socket():
+                    left.unlink(missing_ok=True)
 
 
 def _expanded(path: str) -> Path:

@@ -11,7 +11,7 @@ import orjson
 
 from engine.client import CALL_TIMEOUT_SECONDS, Client, EngineError, EngineUnavailableError
 from engine.config import EXIT_ERROR_ANSWER, EXIT_UNAVAILABLE, EXIT_USAGE, ConfigError
-from engine.terminal import Arguments, add_connection, fail, shown
+from engine.terminal import Arguments, add_connection, as_json, fail, shown
 
 PROGRAM: Final = "rlpx-ctl"
 # A dial that waits may take the whole pending time and a little more.
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _write_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.write(as_json(value, indent=2) + "\n")
 
 
 def _fields(result: dict[str, Any]) -> str:

@@ -18,8 +18,8 @@ import msgspec
 import structlog
 
 from engine import commands, rpc
-from engine.admission import Admission, parse_address
-from engine.commands import reason_of, session_id
+from engine.admission import Address, Admission, parse_address
+from engine.commands import reason_of
 from engine.config import RunDir, host_port
 from engine.counter import Direction, Phase, Refusal, SessionCounter, counts
 from engine.dialer import Enode, EnodeError, parse_enode
@@ -43,8 +43,8 @@ REQUEST_SECONDS: Final = 25.0
 CALL_SECONDS: Final = 5.0
 # Workers load their libraries in about half a second each, two at a time on a small machine.
 START_SECONDS: Final = 30.0
-# How often static peers are looked at.
-REDIAL_LOOK_SECONDS: Final = 1.0
+# Workers tell how they are once a second; one that is silent for so long hangs, and its sessions with it.
+STUCK_SECONDS: Final = 10.0
 # Beyond the goodbyes' own deadline, for workers to report and end.
 STOP_GRACE_SECONDS: Final = 3.0
 PAGE_BYTES: Final = resource.getpagesize()
@@ -84,7 +84,7 @@ class Engine:
             [parse_enode(enode) for enode in settings.peers.static],
             [parse_enode(enode).id for enode in settings.peers.trusted],
         )
-        self._redial_timer: asyncio.TimerHandle | None = None
+        self._second_timer: asyncio.TimerHandle | None = None
         self._views: dict[SessionId, SessionView] = {}
         self._dialing: dict[bytes, SessionId] = {}
         self._outcomes: dict[SessionId, asyncio.Future[control.SessionClosed | None]] = {}
@@ -121,7 +121,7 @@ class Engine:
                     raise RuntimeError("a worker ended while it was starting")
                 await asyncio.sleep(0.01)
         self._heed_listener()
-        self._dial_static()
+        self._on_second()
 
     @property
     def enode(self) -> str:
@@ -141,14 +141,18 @@ class Engine:
         self._stopping.set()
         if self._listener is not None:
             self._listener.close()
-        if self._redial_timer is not None:
-            self._redial_timer.cancel()
+        if self._second_timer is not None:
+            self._second_timer.cancel()
         drain = control.Drain(DisconnectReason.CLIENT_QUITTING, "the engine is shutting down")
         await self._fleet.retire(drain, self._settings.timeouts.goodbye_s + STOP_GRACE_SECONDS)
         for view in list(self._views.values()):
             self._end(view, EndedBy.ENGINE, "the engine has ended")
-        for task in list(self._requests):
+        waiting = list(self._requests)
+        for task in waiting:
             task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        # Their last replies are sent by callbacks, which run with the next turn of the loop.
+        await asyncio.sleep(0)
         self._hub.close()
         os.close(self._statm)
 
@@ -160,6 +164,7 @@ class Engine:
 
     def kill(self) -> None:
         """End the workers without their goodbyes."""
+        self._fleet.is_retiring = True
         for worker in self._fleet:
             worker.kill()
 
@@ -258,6 +263,9 @@ class Engine:
         self._heed_listener()
 
     def _on_ready(self, worker: WorkerProcess, report: control.Ready) -> None:
+        if self._is_head_known:
+            # It may have been told while this one was starting.
+            worker.command(control.SetHead(CallId(0), self._head))
         self._publish("worker.started", {"worker": worker.index, "pid": report.pid})
         self._heed_listener()
 
@@ -476,15 +484,19 @@ class Engine:
         worker.command(control.Dial(session, enode.id, enode.host, enode.port))
         return view
 
-    def _dial_static(self) -> None:
-        """Dial the static peers that are due, and look again in a second."""
+    def _on_second(self) -> None:
+        """Dial the static peers that are due, end workers that are stuck, and look again in a second."""
+        for worker in self._fleet:
+            if worker.is_ready and self._loop.time() - worker.heard_at > STUCK_SECONDS:
+                log.error("a worker is stuck and will be replaced", worker=worker.index, pid=worker.pid)
+                worker.kill()
         for enode in self._peers.due(now=monotonic()):
             try:
                 self._begin_dial(enode)
             except CommandError as error:
                 log.debug("a static peer was not dialled", enode=str(enode), cause=str(error))
         if not self._stopping.is_set():
-            self._redial_timer = self._loop.call_later(REDIAL_LOOK_SECONDS, self._dial_static)
+            self._second_timer = self._loop.call_later(1.0, self._on_second)
 
     async def disconnect(self, parameters: commands.DisconnectParameters) -> commands.DoneResult:
         """End one session politely."""
@@ -503,7 +515,7 @@ class Engine:
         """Send one message to one peer, as it is: an RLP payload of a shared capability."""
         view = self._view(parameters.session)
         message = commands.message_of(parameters)
-        payload = bytes.fromhex(parameters.payload.removeprefix("0x"))
+        payload = commands.payload_of(parameters)
         worker = self._worker_of(view)
         self._heed_command_queue(worker, len(payload))
         reply = await self._call(
@@ -515,7 +527,7 @@ class Engine:
     async def broadcast(self, parameters: commands.BroadcastParameters) -> commands.BroadcastResult:
         """Send one message to every active session that matches: deflated once a worker, sealed for each."""
         message = commands.message_of(parameters)
-        payload = bytes.fromhex(parameters.payload.removeprefix("0x"))
+        payload = commands.payload_of(parameters)
         targets: dict[WorkerId, list[SessionId]] = {}
         for view in self._views.values():
             if view.stage is Stage.ACTIVE and _matches(view, parameters):
@@ -542,7 +554,7 @@ class Engine:
     async def request(self, parameters: commands.RequestParameters) -> commands.AnswerResult:
         """Send one request to one peer and await its answer, or the error by which it has none."""
         view = self._view(parameters.session)
-        payload = bytes.fromhex(parameters.payload.removeprefix("0x"))
+        payload = commands.payload_of(parameters)
         message = commands.message_of(parameters)
         worker = self._worker_of(view)
         self._heed_command_queue(worker, len(payload))
@@ -608,23 +620,23 @@ class Engine:
 
     async def ban(self, parameters: commands.BanParameters) -> commands.DoneResult:
         """Keep a peer or an address out for a while, and end what it has."""
-        now = monotonic()
-        ended = []
-        if parameters.peer is not None:
-            peer = bytes.fromhex(parameters.peer)
-            self._peers.ban(peer, parameters.seconds, now=now)
-            ended += [view for view in self._views.values() if view.peer == peer]
-        if parameters.address is not None:
-            try:
-                address = parse_address(parameters.address)
-            except ValueError as error:
-                raise CommandError("invalid_params", f"address: {error}") from error
-            self._peers.ban(address, parameters.seconds, now=now)
-            ended += [view for view in self._views.values() if parse_address(_host(view.remote)) == address]
         if parameters.peer is None and parameters.address is None:
             raise CommandError("invalid_params", "peer or address: one of them is needed")
+        try:
+            address = None if parameters.address is None else parse_address(parameters.address)
+        except ValueError as error:
+            raise CommandError("invalid_params", f"address: {error}") from error
+        peer = None if parameters.peer is None else bytes.fromhex(parameters.peer)
+        for who in (peer, address):
+            if who is not None:
+                self._peers.ban(who, parameters.seconds, now=monotonic())
         if not parameters.seconds:
             return commands.DoneResult(0)
+        ended = [
+            view
+            for view in self._views.values()
+            if (peer is not None and view.peer == peer) or (address is not None and _address(view.remote) == address)
+        ]
         for view in ended:
             self._disconnect(view, "disconnect_requested")
         return commands.DoneResult(len(ended))
@@ -744,7 +756,7 @@ class Engine:
             )
 
     def _view(self, number: int) -> SessionView:
-        view = self._views.get(session_id(number))
+        view = self._views.get(SessionId(number))
         if view is None:
             raise CommandError("no_such_session", f"there is no session {number}")
         return view
@@ -845,8 +857,10 @@ def _matches(view: SessionView, wanted: commands.Filter) -> bool:
     )
 
 
-def _host(remote: str) -> str:
-    return remote.rpartition(":")[0].removeprefix("[").removesuffix("]")
+def _address(remote: str) -> Address | None:
+    """The IP address of `host:port`; none where a connection is not up yet."""
+    host = remote.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    return parse_address(host) if host else None
 
 
 def _raise_error(reply: _Reply) -> None:

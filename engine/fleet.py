@@ -46,6 +46,8 @@ class WorkerProcess(asyncio.Protocol):
         self.is_ready = False
         self.is_lost = False
         self.started_at = 0.0
+        # When it last said anything, on the loop's clock.
+        self.heard_at = 0.0
         self.pulse: control.Pulse | None = None
         self._owner = owner
         self._decoder = control.report_decoder()
@@ -110,6 +112,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Reports."""
+        self.heard_at = asyncio.get_running_loop().time()
         for report in self._decoder.feed(data):
             if isinstance(report, control.Ready):
                 self.is_ready = True

@@ -23,6 +23,11 @@ from protocol.batches import Batches, EventFields, Interest
 REQUEST_BUDGET: Final = 256
 # Replies that wait for one user before more are dropped: a user that never reads must not grow our memory.
 REPLY_QUEUE: Final = 1000
+# Requests that are being carried out: beyond either bound the others wait in their senders' queues.
+MAX_OPEN_REQUESTS: Final = 4096
+MAX_OPEN_REQUEST_BYTES: Final = 256 * 1024 * 1024
+# A topic prefix is short.
+SUBSCRIPTION_MAX_BYTES: Final = 1024
 # The proxy takes this long at the end to pass on what is left.
 LINGER_MILLISECONDS: Final = 300
 _INPROC: Final = "inproc://engine-events"
@@ -38,10 +43,11 @@ Context = zmq.Context[zmq.Socket[bytes]]
 class Envelope:
     """Where a reply goes: the ROUTER's identity frame, and the empty frame if the user's socket sent one."""
 
-    __slots__ = ("frames",)
+    __slots__ = ("frames", "request_bytes")
 
-    def __init__(self, frames: list[bytes]) -> None:
+    def __init__(self, frames: list[bytes], request_bytes: int) -> None:
         self.frames = frames
+        self.request_bytes = request_bytes
 
 
 class Hub:
@@ -59,8 +65,10 @@ class Hub:
         self._run_dir = run_dir
         self._control, self._events = settings
         self._context: Context = zmq.Context()
-        self._batches = Batches(None)
+        self._batches = Batches(None, time_ns() // 1000)
         self._is_due = False
+        self._open_requests = 0
+        self._open_bytes = 0
         self._interest = Interest()
         self._router = self._context.socket(zmq.ROUTER)
         self._publisher = self._context.socket(zmq.XPUB)
@@ -80,6 +88,8 @@ class Hub:
         queue = self._events.queue_batches
         self._xsub.setsockopt(zmq.RCVHWM, queue)
         self._xpub.setsockopt(zmq.SNDHWM, queue)
+        # What a subscriber sends is passed to every worker.
+        self._xpub.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_MAX_BYTES)
         self._xsub.bind(self.traffic_endpoint)
         self._xsub.bind(_INPROC)
         self._xpub.bind(_INPROC_EVENTS)
@@ -168,6 +178,8 @@ class Hub:
 
     def reply(self, envelope: Envelope, body: bytes, attachment: bytes | None = None) -> None:
         """Answer a request. A user that has gone, or does not read, loses its reply."""
+        self._open_requests -= 1
+        self._open_bytes -= envelope.request_bytes
         frames = [*envelope.frames, body] if attachment is None else [*envelope.frames, body, attachment]
         try:
             self._router.send_multipart(frames, zmq.DONTWAIT)
@@ -180,6 +192,8 @@ class Hub:
         if self._router.closed:
             return
         for _ in range(REQUEST_BUDGET):
+            if self._open_requests >= MAX_OPEN_REQUESTS or self._open_bytes >= MAX_OPEN_REQUEST_BYTES:
+                return  # the next reply looks again
             try:
                 frames = self._router.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
@@ -187,7 +201,10 @@ class Hub:
             # A REQ socket puts an empty frame behind the identity, a DEALER need not.
             split = 2 if len(frames) > 1 and not frames[1] else 1
             body = frames[split : split + 1]
-            self._on_request(Envelope(frames[:split]), body[0] if body else b"", frames[split + 1 :])
+            envelope = Envelope(frames[:split], sum(map(len, frames)))
+            self._open_requests += 1
+            self._open_bytes += envelope.request_bytes
+            self._on_request(envelope, body[0] if body else b"", frames[split + 1 :])
         self._loop.call_soon(self._on_readable)
 
 

@@ -10,11 +10,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
 
-import orjson
-
 from engine.client import EngineUnavailableError, Event, Gap, Subscriber
 from engine.config import EXIT_UNAVAILABLE, ConfigError
-from engine.terminal import Arguments, add_connection, fail, shown
+from engine.terminal import Arguments, add_connection, as_json, fail, shown
 
 PROGRAM: Final = "rlpx-tail"
 # A payload longer than this is cut in the readable form; --json has all of it.
@@ -81,7 +79,7 @@ def _as_json(event: Event | Gap) -> str:
         line = {"topic": event.topic, "worker": event.worker, **event.fields}
         if "size" in event.fields:
             line["payload"] = "0x" + event.payload.hex()
-    return orjson.dumps(line).decode() + "\n"
+    return as_json(line) + "\n"
 
 
 def _as_text(event: Event | Gap) -> str:

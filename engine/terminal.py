@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import Any, Final, NoReturn
 
@@ -33,6 +34,11 @@ def fail(program: str, message: str, exit_code: int) -> NoReturn:
     """Say why on stderr and end."""
     sys.stderr.write(f"{program}: {message}\n")
     sys.exit(exit_code)
+
+
+def as_json(value: Any, indent: int | None = None) -> str:  # noqa: ANN401 - any JSON value
+    """JSON in plain ASCII: on a terminal even a C1 control or a bidi mark in a peer's name is only its escape."""
+    return json.dumps(value, indent=indent)
 
 
 def shown(value: Any) -> str:  # noqa: ANN401 - any JSON value

@@ -45,11 +45,12 @@ class Interest(dict[str, bool]):
 class Batch:
     """What waits of one topic, and its numbers."""
 
-    __slots__ = ("bodies", "dropped", "events", "seq", "topic", "worker")
+    __slots__ = ("bodies", "dropped", "events", "seq", "since_us", "topic", "worker")
 
-    def __init__(self, topic: str, worker: int | None) -> None:
+    def __init__(self, topic: str, worker: int | None, since_us: int) -> None:
         self.topic = topic
         self.worker = worker
+        self.since_us = since_us
         self.events: list[EventFields] = []
         self.bodies: list[bytes] = []
         self.seq = 0
@@ -60,6 +61,7 @@ class Batch:
         head = {
             "v": HEAD_VERSION,
             "worker": self.worker,
+            "since_us": self.since_us,
             "seq": self.seq + 1,
             "dropped": self.dropped,
             "events": self.events,
@@ -83,12 +85,16 @@ class Batch:
 
 
 class Batches:
-    """The batches of one publisher. `worker` is its index, `None` for the engine."""
+    """The batches of one publisher. `worker` is its index, `None` for the engine; `since_us` is when it started.
 
-    __slots__ = ("_by_topic", "_waiting", "_worker", "waiting_bytes")
+    A worker that was replaced counts from one again: by its start a subscriber tells the two apart.
+    """
 
-    def __init__(self, worker: int | None) -> None:
+    __slots__ = ("_by_topic", "_since_us", "_waiting", "_worker", "waiting_bytes")
+
+    def __init__(self, worker: int | None, since_us: int) -> None:
         self._worker = worker
+        self._since_us = since_us
         self._by_topic: dict[str, Batch] = {}
         self._waiting: dict[str, Batch] = {}
         self.waiting_bytes = 0
@@ -97,7 +103,7 @@ class Batches:
         """Enter one event with its payload, whose size it already states."""
         batch = self._by_topic.get(topic)
         if batch is None:
-            batch = self._by_topic[topic] = Batch(topic, self._worker)
+            batch = self._by_topic[topic] = Batch(topic, self._worker, self._since_us)
         batch.events.append(event)
         if payload:
             batch.bodies.append(payload)

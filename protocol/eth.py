@@ -35,6 +35,8 @@ STATUS_ID: Final = 0x00
 BLOCK_RANGE_UPDATE_ID: Final = 0x11
 
 HASH_BYTES: Final = 32
+# In RLP, with its length in front.
+ENCODED_HASH_BYTES: Final = 33
 CELL_MASK_BYTES: Final = 16
 # reth's bound; mainnet's final difficulty took 76 bits.
 MAX_DIFFICULTY_BITS: Final = 160
@@ -246,19 +248,16 @@ def empty_answer(version: int, request_id: int, message_id: int, payload: bytes)
         return rlp.encode([request_id, unavailable(payload)])
     if message_id == _GET_CELLS_ID:
         # [request-id, [hashes], mask] is answered by [request-id, [hashes], [cells], mask] (EIP-8070)
-        mask = rlp.as_bytes(_request_fields(payload, len(("id", "hashes", "mask")))[2], CELL_MASK_BYTES)
+        _, start, end = rlp.spans(payload, len(("id", "hashes", "mask")))[2]
+        mask = rlp.as_bytes(payload[start:end], CELL_MASK_BYTES)
         return rlp.encode([request_id, [], [], mask])
     return rlp.encode([request_id, []])
 
 
 def unavailable(payload: bytes) -> list[rlp.Encodable]:
     """The items of an answer to GetBlockAccessLists: each position an empty string, "not available" (EIP-8159)."""
-    asked = rlp.as_list(_request_fields(payload, len(("id", "hashes")))[1])
-    return [b""] * min(len(asked), MAX_ANSWERED_ITEMS)
-
-
-def _request_fields(payload: bytes, count: int) -> list[rlp.Item]:
-    fields = rlp.decode_list(payload)
-    if len(fields) < count:
-        raise RlpError(f"a request of {len(fields)} fields where {count} belong")
-    return fields
+    is_list, start, end = rlp.spans(payload, len(("id", "hashes")))[1]
+    if not is_list:
+        raise RlpError("a string where a list belongs")
+    # The hashes are counted by their length: a list of other things is none of ours to decode.
+    return [b""] * min((end - start) // ENCODED_HASH_BYTES, MAX_ANSWERED_ITEMS)

@@ -70,6 +70,10 @@ class Requests:
         self._pending[request_id] = Pending(request_id, kind, asker_id, now, now + self.timeout_seconds)
         return request_id
 
+    def forget(self, request_id: RequestId) -> None:
+        """It was not sent after all."""
+        del self._pending[request_id]
+
     def answered(self, request_id: int, kind: MessageKind, *, now: float) -> Pending | None:
         """The request that a response answers, out of the book; `None` where nobody asked.
 

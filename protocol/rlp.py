@@ -85,6 +85,21 @@ def first_uint(data: bytes) -> int:
     return as_uint(data[inner_start:inner_end])
 
 
+def spans(data: bytes, count: int) -> list[tuple[bool, int, int]]:
+    """The first elements of a list without decoding them: whether each is a list, where its payload starts and ends.
+
+    Raises `RlpError` where there are fewer than `count`.
+    """
+    is_list, start, end = _header(data, 0, len(data))
+    if not is_list:
+        raise RlpError("a string where a list belongs")
+    found: list[tuple[bool, int, int]] = []
+    for _ in range(count):
+        found.append(_header(data, start, end))
+        start = found[-1][2]
+    return found
+
+
 def with_first(data: bytes, first: int) -> bytes:
     """A list with its first element replaced by an integer, the rest as it was: another request id. Raises `RlpError`."""
     is_list, start, end = _header(data, 0, len(data))

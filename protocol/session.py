@@ -297,7 +297,11 @@ class Session:
         except RlpError as error:
             raise UsageError(f"payload: {error}") from error
         request_id = self._requests.begin(kind, asker_id, now=now)
-        self._send_message(kind, rlp.with_first(payload, request_id))
+        try:
+            self._send_message(kind, rlp.with_first(payload, request_id))
+        except UsageError:
+            self._requests.forget(request_id)
+            raise
         return request_id
 
     def answer(self, request: MessageReceived, payload: bytes) -> None:

@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
     """One socket and its session. `deadline` is the session's, and after its end that of the goodbye."""
 
     __slots__ = (
+        "_excepted_bytes",
         "_host",
         "_is_choked",
         "_is_leaving",
@@ -70,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._is_choked = False
         self._is_paused = False
         self._is_leaving = False
+        self._excepted_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start: an initiator's auth goes out."""
@@ -123,13 +125,16 @@ class Connection(asyncio.Protocol):
             return
         data = session.outgoing()
         if data:
-            if transport.get_write_buffer_size() > self._host.write_queue_bytes and not session.is_closed:
-                lost = session.connection_lost(
-                    f"the peer left over {self._host.write_queue_bytes} bytes unread", by=EndedBy.US
-                )
+            queued = transport.get_write_buffer_size()
+            limit = self._host.write_queue_bytes
+            if queued > limit + self._excepted_bytes and not session.is_closed:
+                lost = session.connection_lost(f"the peer left {queued} bytes unread", by=EndedBy.US)
                 self._host.on_events(self, lost)
                 self.abort()
                 return
+            if queued <= limit:
+                # One large message may pass the limit; while it drains, pings and the like do not count against it.
+                self._excepted_bytes = max(0, queued + len(data) - limit)
             transport.write(data)
         if session.is_closed:
             self._begin_goodbye(transport)
@@ -158,6 +163,11 @@ class Connection(asyncio.Protocol):
             rtt_ms=None if rtt is None else round(rtt * 1000, 3),
             queued_bytes=0 if self._transport is None else self._transport.get_write_buffer_size(),
         )
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there is a socket."""
+        return self._transport is not None
 
     @property
     def queued_bytes(self) -> int:

@@ -6,6 +6,7 @@ What nobody subscribed to is never entered. What the one pipe to the engine's pr
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import time_ns
 from typing import Final
 
 import zmq
@@ -31,7 +32,7 @@ class Outbox:
         self.dropped_events = 0
         self._config = config
         self._later = later
-        self._batches = Batches(worker)
+        self._batches = Batches(worker, time_ns() // 1000)
         self._is_due = False
         self._socket = context.socket(zmq.XPUB)
         # With several pipes the slowest would starve the rest; there is one, to the proxy, and its refusals count.

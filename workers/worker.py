@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import resource
 import socket
@@ -160,16 +161,19 @@ class Worker:
             await self._loop.connect_accepted_socket(lambda: connection, sock)
         except OSError as error:
             sock.close()
-            self._forget(connection)
+            self._discard(connection)
             self.report(control.HandoffLost(handoff.session, f"the socket could not be adopted: {error}"))
 
     def _dial(self, command: control.Dial) -> None:
         task = self._loop.create_task(self._connect(command))
         self._dials[command.session] = task
-        task.add_done_callback(lambda _: self._on_dialled(command.session))
+        task.add_done_callback(lambda done: self._on_dialled(command.session, done))
 
-    def _on_dialled(self, session: SessionId) -> None:
+    def _on_dialled(self, session: SessionId, task: asyncio.Task[None]) -> None:
         del self._dials[session]
+        if task.cancelled():
+            # Told here, not in the coroutine: one that is cancelled before its first step never runs.
+            self._dial_failed(session, "the dial was called off", by=EndedBy.US)
         self._heed_drained()
 
     async def _connect(self, command: control.Dial) -> None:
@@ -190,8 +194,6 @@ class Worker:
         except OSError as error:
             words = os.strerror(error.errno) if error.errno else str(error)
             self._dial_failed(command.session, f"no TCP connection: {words}")
-        except asyncio.CancelledError:
-            self._dial_failed(command.session, "the dial was called off", by=EndedBy.US)
         else:
             sock = None  # the transport's now
             self.report(control.SessionConnected(command.session, connection.local, connection.remote))
@@ -212,8 +214,20 @@ class Worker:
         return self._connection(command.session, setup)
 
     def _dial_failed(self, session: SessionId, cause: str, by: EndedBy = EndedBy.NETWORK) -> None:
-        self._connections.pop(session, None)
+        connection = self._connections.get(session)
+        if connection is not None and connection.is_made:
+            connection.drive(connection.session.connection_lost(cause, by=by))
+            connection.abort()
+            return
+        if connection is not None:
+            self._discard(connection)
         self.report(control.SessionClosed(session, by, None, cause, Stage.CONNECT, Traffic()))
+
+    def _discard(self, connection: Connection) -> None:
+        """Forget a connection that never came to be: nothing of it is told, and its deadline is nobody's."""
+        self._connections.pop(connection.id, None)
+        connection.session.connection_lost("never connected")
+        connection.deadline = math.inf
 
     def _connection(self, session_id: SessionId, setup: Setup) -> Connection:
         connection = Connection(session_id, Session(setup, now=monotonic()), self)
@@ -362,11 +376,7 @@ class Worker:
         connection = self._connections.get(command.session)
         if connection is None:
             self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
-        elif connection.queued_bytes > self.write_queue_bytes:
-            self.report(
-                control.Reply(command.call, "queue_full", f"{connection.queued_bytes} bytes wait for this peer already")
-            )
-        else:
+        elif not self._is_clogged(connection, command.call):
             try:
                 connection.session.send(command.capability, command.message, command.payload)
             except UsageError as error:
@@ -374,6 +384,14 @@ class Worker:
             else:
                 connection.drive([])
                 self.report(control.Reply(command.call))
+
+    def _is_clogged(self, connection: Connection, call: CallId) -> bool:
+        """Whether too much waits for a peer already; if so, the call is answered."""
+        queued = connection.queued_bytes
+        if queued <= self.write_queue_bytes:
+            return False
+        self.report(control.Reply(call, "queue_full", f"{queued} bytes wait for this peer already"))
+        return True
 
     def _broadcast(self, command: control.Broadcast) -> None:
         body = deflate(command.payload)
@@ -397,6 +415,8 @@ class Worker:
         connection = self._connections.get(command.session)
         if connection is None:
             self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
+            return
+        if self._is_clogged(connection, command.call):
             return
         try:
             request = connection.session.request(command.capability, command.message, command.payload, now=monotonic())

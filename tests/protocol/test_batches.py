@@ -47,7 +47,7 @@ def only(batches: Batches) -> Batch:
 
 
 def test_a_batch_is_topic_head_and_body() -> None:
-    batches = Batches(3)
+    batches = Batches(3, 7)
     batches.add("eth.Transactions", {"session": 7, "size": 2}, b"\xc1\x80")
     batches.add("eth.Transactions", {"session": 8, "size": 1}, b"\xc0")
     topic, head, body = only(batches).frames()
@@ -55,6 +55,7 @@ def test_a_batch_is_topic_head_and_body() -> None:
     assert orjson.loads(head) == {
         "v": HEAD_VERSION,
         "worker": 3,
+        "since_us": 7,
         "seq": 1,
         "dropped": 0,
         "events": [{"session": 7, "size": 2}, {"session": 8, "size": 1}],
@@ -63,7 +64,7 @@ def test_a_batch_is_topic_head_and_body() -> None:
 
 
 def test_events_without_a_payload_have_an_empty_body_and_the_engine_has_no_number() -> None:
-    batches = Batches(None)
+    batches = Batches(None, 7)
     batches.add("session.closed", {"session": 1})
     _, head, body = only(batches).frames()
     assert orjson.loads(head)["worker"] is None
@@ -72,7 +73,7 @@ def test_events_without_a_payload_have_an_empty_body_and_the_engine_has_no_numbe
 
 
 def test_each_topic_is_a_batch_of_its_own_with_its_own_numbers() -> None:
-    batches = Batches(0)
+    batches = Batches(0, 7)
     add(batches, "a", b"1")
     add(batches, "b", b"2")
     add(batches, "a", b"3")
@@ -88,7 +89,7 @@ def test_each_topic_is_a_batch_of_its_own_with_its_own_numbers() -> None:
 
 
 def test_what_was_sent_is_not_sent_again() -> None:
-    batches = Batches(0)
+    batches = Batches(0, 7)
     add(batches, "a", b"first")
     only(batches).sent()
     assert batches.take() == []
@@ -97,7 +98,7 @@ def test_what_was_sent_is_not_sent_again() -> None:
 
 
 def test_a_refused_batch_is_lost_whole_and_the_next_one_says_so() -> None:
-    batches = Batches(0)
+    batches = Batches(0, 7)
     add(batches, "a", b"1")
     only(batches).sent()
     add(batches, "a", b"2")
@@ -108,7 +109,7 @@ def test_a_refused_batch_is_lost_whole_and_the_next_one_says_so() -> None:
     add(batches, "a", b"5")
     batch = only(batches)
     _, head, body = batch.frames()
-    assert orjson.loads(head) == {"v": 1, "worker": 0, "seq": 2, "dropped": 3, "events": [{"size": 1}]}
+    assert orjson.loads(head) == {"v": 1, "worker": 0, "since_us": 7, "seq": 2, "dropped": 3, "events": [{"size": 1}]}
     assert body == b"5"
     batch.sent()
     add(batches, "a", b"6")
@@ -116,7 +117,7 @@ def test_a_refused_batch_is_lost_whole_and_the_next_one_says_so() -> None:
 
 
 def test_a_loss_in_one_topic_is_not_told_in_another() -> None:
-    batches = Batches(0)
+    batches = Batches(0, 7)
     add(batches, "a", b"1")
     only(batches).refused()
     add(batches, "b", b"2")
@@ -124,7 +125,7 @@ def test_a_loss_in_one_topic_is_not_told_in_another() -> None:
 
 
 def test_what_waits_is_counted_in_bytes_of_payload() -> None:
-    batches = Batches(0)
+    batches = Batches(0, 7)
     assert batches.waiting_bytes == 0
     add(batches, "a", bytes(300))
     add(batches, "b", bytes(20))
@@ -148,7 +149,7 @@ steps = st.one_of(
 def test_a_reader_gets_every_event_once_in_order_or_is_told_how_many_it_missed(
     history: list[tuple[str, bytes] | bool],
 ) -> None:
-    batches = Batches(1)
+    batches = Batches(1, 7)
     readers: dict[str, Reader] = {}
     expected: dict[str, list[bytes]] = {}
     lost: dict[str, int] = {}
@@ -182,7 +183,7 @@ def test_a_reader_gets_every_event_once_in_order_or_is_told_how_many_it_missed(
     )
 )
 def test_the_fields_of_an_event_arrive_as_they_were(event: EventFields) -> None:
-    batches = Batches(0)
+    batches = Batches(0, 7)
     batches.add("a", event)
     assert orjson.loads(only(batches).frames()[1])["events"] == [event]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from os import urandom
 
 import pytest
 from hypothesis import given
@@ -200,6 +201,9 @@ def test_what_cannot_be_asked_is_refused() -> None:
         session.request("eth", 3, b"\xc0", now=0)
     with pytest.raises(NotSharedError):
         session.request("les", 3, GET, now=0)
+    # Over a frame: refused, and its place is free again.
+    with pytest.raises(UsageError, match="over the 16777215 of a frame"):
+        session.request("eth", 3, encoded([1, urandom(17 * 1024 * 1024)]), now=0)
     for _ in range(MAX_IN_FLIGHT):
         session.request("eth", 3, GET, now=peer.clock.now)
     with pytest.raises(QueueFullError, match="256 requests"):

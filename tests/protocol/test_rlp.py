@@ -422,3 +422,19 @@ BROKEN_FIRSTS = [
 def test_a_broken_list_gets_no_other_request_id(data: str, cause: str) -> None:
     with pytest.raises(RlpError, match=cause):
         rlp.with_first(bytes.fromhex(data), 1)
+
+
+# -- spans ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_elements_are_found_without_decoding_them() -> None:
+    data = rlp.encode([b"\x05", [b"abc", []], b"wxyz", b"more"])
+    found = rlp.spans(data, 3)
+    assert [is_list for is_list, _, _ in found] == [False, True, False]
+    assert [data[start:end] for _, start, end in found] == [b"\x05", rlp.encode([b"abc", []])[1:], b"wxyz"]
+
+
+@pytest.mark.parametrize("data", [rlp.encode([b"\x05"]), b"\x80", b"", rlp.encode([b"abc", b"def"])[:-1]])
+def test_fewer_elements_than_asked_for_are_an_error(data: bytes) -> None:
+    with pytest.raises(RlpError):
+        rlp.spans(data, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import signal
 import socket
@@ -12,9 +14,13 @@ from contextlib import ExitStack
 from time import monotonic, sleep
 
 import psutil
+import pytest
 import zmq
 
+from engine.client import EngineError
 from engine.config import load_chain
+from protocol import rlp
+from protocol.crypto import PrivateKey
 from tests.system.harness import EventLog, RunningEngine, eventually
 from tests.system.peers import Peer
 
@@ -216,3 +222,52 @@ def test_pending_limit_leaves_the_rest_in_the_backlog() -> None:
         assert seen == 5
         assert not log.of("session.refused")
         assert {event.fields["cause"] for event in log.of("session.closed")} == {"the peer took too long at auth"}
+
+
+def test_dials_that_are_called_off_at_once_end_and_give_their_places_back() -> None:
+    with RunningEngine(workers=1) as engine, zmq.Context() as context, context.socket(zmq.DEALER) as user:
+        log = engine.log("dial.")
+        user.connect(f"ipc://{engine.run_dir}/control.ipc")
+        ids = [PrivateKey(bytes([0] * 31 + [number])).id.hex() for number in range(1, 31)]
+        for node_id in ids:
+            # Nobody routes to this one: without the end of the dial it would take its 15 seconds.
+            dial = {"jsonrpc": "2.0", "id": 1, "method": "dial", "params": {"enode": f"enode://{node_id}@240.0.0.1:1"}}
+            user.send(json.dumps(dial).encode())
+            user.send(b'{"jsonrpc": "2.0", "id": 2, "method": "disconnect-all"}')
+        log.wait("dial.failed", count=30)
+        assert engine.counts() == (0, 0, 0, 0)
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_sessions_are_ended() -> None:
+    with RunningEngine() as engine, ExitStack() as stack:
+        log = engine.log("session.", "worker.")
+        connect(engine, stack, 4)
+        log.wait("session.established", count=4)
+        first, _ = engine.workers()
+        first.suspend()
+        log.wait("session.closed", count=2, ended_by="worker_lost")
+        assert "a worker is stuck" in engine.stderr
+        log.wait("worker.started")
+        assert engine.counts() == (0, 0, 2, 0)
+
+
+def test_a_replacement_knows_the_head_that_was_set_while_it_was_starting() -> None:
+    with RunningEngine(workers=1) as engine, ExitStack() as stack:
+        log = engine.log("worker.")
+        engine.workers()[0].send_signal(signal.SIGKILL)
+        log.wait("worker.lost")
+        engine.call("set-status", number=777, hash="0x" + "07" * 32)
+        log.wait("worker.started")
+        (peer,) = connect(engine, stack, 1)
+        assert peer.session.status is not None
+        assert peer.session.status.latest == 777
+
+
+def test_a_request_that_cannot_be_framed_is_an_error_and_harms_no_worker() -> None:
+    with RunningEngine(workers=1) as engine, ExitStack() as stack:
+        connect(engine, stack, 1)
+        oversized = rlp.encode([1, os.urandom(17 * 1024 * 1024)])
+        with pytest.raises(EngineError, match="of a frame") as error:
+            engine.client.call("request", attachment=oversized, session=1, capability="eth", message=3)
+        assert error.value.name == "invalid_params"
+        assert engine.counts() == (0, 0, 1, 0)

@@ -1,0 +1,337 @@
+"""Accepting: all that is there, none that is unwanted, and standing back where descriptors have run out."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+import structlog.testing
+
+from engine.listener import ACCEPT_BUDGET, EXHAUSTED_LOG_SECONDS, EXHAUSTED_PAUSE_SECONDS, Listener
+
+DESCRIPTOR = 99
+PEER = ("1.2.3.4", 5555)
+
+
+class ScriptedLoop:
+    """A loop that turns when told, with a clock that stands until then."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.readers: dict[int, Callable[[], None]] = {}
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        """Now."""
+        return self.now
+
+    def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Heed a descriptor."""
+        assert descriptor not in self.readers
+        self.readers[descriptor] = callback
+
+    def remove_reader(self, descriptor: int) -> bool:
+        """Heed it no more."""
+        return self.readers.pop(descriptor, None) is not None
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Later."""
+        self.timers.append((self.now + seconds, callback))
+
+    def turn(self) -> None:
+        """One turn in which every descriptor is readable."""
+        for callback in list(self.readers.values()):
+            callback()
+
+    def passes(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+        due = [callback for at, callback in self.timers if at <= self.now]
+        self.timers = [timer for timer in self.timers if timer[0] > self.now]
+        for callback in due:
+            callback()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the listener would be woken."""
+        return DESCRIPTOR in self.readers
+
+
+class ScriptedSocket:
+    """A listening socket whose `accept` gives what a test has put in, then nothing."""
+
+    def __init__(self) -> None:
+        self.coming: deque[OSError | FakeConnection] = deque()
+        self.accepts = 0
+        self.is_closed = False
+
+    def fileno(self) -> int:
+        """Some number."""
+        return DESCRIPTOR
+
+    def accept(self) -> tuple[FakeConnection, tuple[str, int]]:
+        """The next of the script."""
+        self.accepts += 1
+        if not self.coming:
+            raise BlockingIOError
+        coming = self.coming.popleft()
+        if isinstance(coming, OSError):
+            raise coming
+        return coming, PEER
+
+    def close(self) -> None:
+        """Closed."""
+        self.is_closed = True
+
+
+class FakeConnection:
+    """An accepted socket; `error` is what setting an option on it raises."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.error = error
+        self.options: list[tuple[int, int, int]] = []
+        self.is_closed = False
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """An option."""
+        if self.error is not None:
+            raise self.error
+        self.options.append((level, option, value))
+
+    def close(self) -> None:
+        """Closed."""
+        self.is_closed = True
+
+
+class Scene:
+    """A listener between a scripted socket and a scripted loop, and what it accepted."""
+
+    def __init__(self) -> None:
+        self.loop = ScriptedLoop()
+        self.socket = ScriptedSocket()
+        self.accepted: list[tuple[Any, str, int]] = []
+        self.listener = Listener(
+            cast("socket.socket", self.socket), cast("asyncio.AbstractEventLoop", self.loop), self.on_accept
+        )
+
+    def on_accept(self, sock: socket.socket, host: str, port: int) -> None:
+        """Keep it."""
+        self.accepted.append((sock, host, port))
+
+    def come(self, *coming: OSError | FakeConnection) -> None:
+        """Put more into the kernel's queue."""
+        self.socket.coming.extend(coming)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def failed(number: int) -> OSError:
+    """An error of accept(2)."""
+    return OSError(number, os.strerror(number))
+
+
+def test_it_accepts_all_that_is_there_without_nagle(scene: Scene) -> None:
+    first, second = FakeConnection(), FakeConnection()
+    scene.come(first, second)
+    scene.listener.resume()
+    scene.loop.turn()
+    assert scene.accepted == [(first, *PEER), (second, *PEER)]
+    assert first.options == [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+
+
+def test_it_accepts_nothing_before_it_is_told_to(scene: Scene) -> None:
+    assert not scene.loop.is_listening
+
+
+def test_one_turn_accepts_so_many_and_no_more(scene: Scene) -> None:
+    scene.come(*(FakeConnection() for _ in range(ACCEPT_BUDGET + 1)))
+    scene.listener.resume()
+    scene.loop.turn()
+    assert len(scene.accepted) == ACCEPT_BUDGET
+    scene.loop.turn()
+    assert len(scene.accepted) == ACCEPT_BUDGET + 1
+
+
+def test_while_paused_what_comes_stays_in_the_kernel(scene: Scene) -> None:
+    scene.listener.resume()
+    scene.listener.pause()
+    assert not scene.loop.is_listening
+    scene.listener.resume()
+    assert scene.loop.is_listening
+
+
+def test_resuming_and_pausing_twice_is_harmless(scene: Scene) -> None:
+    scene.listener.resume()
+    scene.listener.resume()
+    scene.listener.pause()
+    scene.listener.pause()
+    assert not scene.loop.is_listening
+
+
+def test_a_pause_from_within_an_accept_holds_for_the_next_one() -> None:
+    class OneAtATime(Scene):
+        def on_accept(self, sock: socket.socket, host: str, port: int) -> None:
+            super().on_accept(sock, host, port)
+            self.listener.pause()
+
+    scene = OneAtATime()
+    scene.come(FakeConnection(), FakeConnection())
+    scene.listener.resume()
+    scene.loop.turn()
+    assert len(scene.accepted) == 1
+    assert scene.socket.accepts == 1
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_out_of_descriptors_it_stands_back_says_so_once_and_goes_on(scene: Scene, number: int) -> None:
+    scene.come(failed(number))
+    scene.listener.resume()
+    with structlog.testing.capture_logs() as logs:
+        scene.loop.turn()
+        listening = [scene.loop.is_listening]
+        for part in (0.9, 0.2):
+            scene.loop.passes(EXHAUSTED_PAUSE_SECONDS * part)
+            listening.append(scene.loop.is_listening)
+    assert listening == [False, False, True]
+    assert [(line["log_level"], line["error"]) for line in logs] == [("warning", os.strerror(number))]
+    scene.come(FakeConnection())
+    scene.loop.turn()
+    assert len(scene.accepted) == 1
+
+
+def test_while_it_lasts_the_log_says_so_every_ten_seconds_only(scene: Scene) -> None:
+    scene.listener.resume()
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(int(EXHAUSTED_LOG_SECONDS / EXHAUSTED_PAUSE_SECONDS) + 5):
+            scene.come(failed(errno.EMFILE))
+            scene.loop.turn()
+            scene.loop.passes(EXHAUSTED_PAUSE_SECONDS)
+    assert len(logs) == 2
+
+
+def test_exhausted_it_tries_once_a_pause(scene: Scene) -> None:
+    scene.come(failed(errno.EMFILE), failed(errno.EMFILE), FakeConnection())
+    scene.listener.resume()
+    scene.loop.turn()
+    scene.loop.turn()
+    assert scene.socket.accepts == 1
+
+
+def test_being_told_to_resume_does_not_cut_the_standing_back_short(scene: Scene) -> None:
+    """The engine resumes after every report of a worker: that must not make a busy loop of an exhausted table."""
+    scene.come(failed(errno.EMFILE))
+    scene.listener.resume()
+    scene.loop.turn()
+    scene.listener.resume()
+    assert not scene.loop.is_listening
+    scene.loop.passes(EXHAUSTED_PAUSE_SECONDS)
+    assert scene.loop.is_listening
+
+
+def test_a_pause_while_standing_back_holds_after_it(scene: Scene) -> None:
+    scene.come(failed(errno.EMFILE))
+    scene.listener.resume()
+    scene.loop.turn()
+    scene.listener.pause()
+    scene.loop.passes(EXHAUSTED_PAUSE_SECONDS)
+    assert not scene.loop.is_listening
+
+
+def test_closing_while_standing_back_is_the_end(scene: Scene) -> None:
+    scene.come(failed(errno.EMFILE))
+    scene.listener.resume()
+    scene.loop.turn()
+    scene.listener.close()
+    scene.loop.passes(EXHAUSTED_PAUSE_SECONDS)
+    assert scene.socket.is_closed
+    assert not scene.loop.is_listening
+
+
+# accept(2), "Error handling": what is already wrong with the new socket counts as EAGAIN does. EPERM is a firewall's.
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.ECONNABORTED,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.EPERM,
+    ],
+    ids=errno.errorcode.get,
+)
+def test_a_peer_that_was_gone_before_is_skipped(scene: Scene, number: int) -> None:
+    scene.come(failed(number), FakeConnection())
+    scene.listener.resume()
+    with structlog.testing.capture_logs() as logs:
+        scene.loop.turn()
+    assert len(scene.accepted) == 1
+    assert logs == []
+
+
+def test_a_peer_that_resets_right_after_the_accept_is_closed_and_skipped(scene: Scene) -> None:
+    reset, good = FakeConnection(failed(errno.EINVAL)), FakeConnection()
+    scene.come(reset, good)
+    scene.listener.resume()
+    scene.loop.turn()
+    assert reset.is_closed
+    assert [sock for sock, _, _ in scene.accepted] == [good]
+
+
+# -- with real sockets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with Listener.bind("127.0.0.1", 0) as sock:
+        yield sock
+
+
+def test_a_bound_socket_does_not_block(listening: socket.socket) -> None:
+    assert not listening.getblocking()
+    with pytest.raises(BlockingIOError):
+        listening.accept()
+
+
+def test_a_port_that_is_taken_is_an_error_and_leaves_no_socket(listening: socket.socket) -> None:
+    with pytest.raises(OSError, match="Address already in use"):
+        Listener.bind("127.0.0.1", listening.getsockname()[1])
+
+
+def test_it_listens_on_ipv6_as_well() -> None:
+    with Listener.bind("::1", 0) as sock:
+        assert sock.family is socket.AF_INET6
+
+
+def test_real_connections_arrive_with_their_address(listening: socket.socket) -> None:
+    async def scenario() -> tuple[str, int]:
+        arrived: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
+
+        def on_accept(sock: socket.socket, host: str, port: int) -> None:
+            with sock:
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                arrived.set_result((host, port))
+
+        listener = Listener(listening, asyncio.get_running_loop(), on_accept)
+        listener.resume()
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        own: tuple[str, int] = writer.get_extra_info("sockname")
+        assert await asyncio.wait_for(arrived, 5) == own
+        writer.close()
+        listener.close()
+        return own
+
+    assert asyncio.run(scenario())[0] == "127.0.0.1"

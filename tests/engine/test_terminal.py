@@ -1,0 +1,55 @@
+"""What the tools have in common: exit codes, where the engine is, and values as a person reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.terminal import Arguments, add_connection, fail, shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (True, "True"),
+        (0, "0"),
+        (1.5, "1.5"),
+        ("", ""),
+        ("geth/1", "geth/1"),
+        ([], "-"),
+        (["eth/69", "snap/1"], "eth/69,snap/1"),
+        ({"a": None, "b": [1, 2]}, "a=- b=1,2"),
+        ({}, ""),
+    ],
+)
+def test_a_value_is_shown_as_a_person_reads_it(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "two\nlines", "\r", "\x07", "\u202e", "tab\t", "\x9b31m", "\ud800"])
+def test_a_peers_text_cannot_move_the_cursor_or_end_the_line(text: str) -> None:
+    for value in (text, [text], {"client": text}):
+        assert shown(value).isprintable()
+
+
+def test_wrong_usage_is_one_line_and_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        Arguments(prog="tool").parse_args(["--nonsense"])
+    assert ended.value.code == 64
+    assert capsys.readouterr().err == "tool: unrecognized arguments: --nonsense (--help says more)\n"
+
+
+def test_an_engine_is_at_one_place_only(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = Arguments(prog="tool")
+    add_connection(arguments)
+    with pytest.raises(SystemExit) as ended:
+        arguments.parse_args(["--run-dir", "/x", "--connect", "tcp://127.0.0.1:1"])
+    assert ended.value.code == 64
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_a_failure_is_one_line_with_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        fail("tool", "no engine", 69)
+    assert ended.value.code == 69
+    assert capsys.readouterr() == ("", "tool: no engine\n")
