@@ -26,7 +26,8 @@ from protocol.crypto import PrivateKey
 from protocol.frames import MAX_FRAME_BYTES, FrameCipher
 from protocol.handshake import Initiator, Responder
 from tests.bench.table import show
-from tests.system.harness import ROOT, RunningEngine, eventually
+from tests.interop.clients import geth, write_chain_file
+from tests.system.harness import ROOT, RunningEngine, eventually, working_folder
 
 FRAME_SIZES_BYTES: Final = (64, 1024, 64 * 1024)
 MESSAGE_SIZES_BYTES: Final = (64, 1024, 16 * 1024, 128 * 1024)
@@ -111,9 +112,9 @@ def ciphers() -> tuple[FrameCipher, FrameCipher]:
 class Load:
     """The other process: `tests.bench.load` with its orders on stdin."""
 
-    def __init__(self, engine: RunningEngine) -> None:
+    def __init__(self, enode: str, chain: str = "dev") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tests.bench.load", engine.enode],
+            [sys.executable, "-P", "-m", "tests.bench.load", enode, chain],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -144,7 +145,7 @@ def sessions(repeats: int) -> list[Figure]:
     with RunningEngine(workers=1) as engine:
         log = engine.log("session.")
         processes = [psutil.Process(engine.process.pid), *engine.workers()]
-        load = Load(engine)
+        load = Load(engine.enode)
         load.order("sessions", 50)
         for repeat in range(repeats):
             before = [cpu_seconds([process]) for process in processes]
@@ -170,7 +171,7 @@ def messages(repeats: int, *, with_subscriber: bool) -> list[Figure]:
         processes = [psutil.Process(engine.process.pid), *engine.workers()]
         subscriber = Subscriber.of(engine.run_dir, ["eth."] if with_subscriber else ["nothing"])
         sleep(0.5)
-        load = Load(engine)
+        load = Load(engine.enode)
         load.order("sessions", 1)
         for size in MESSAGE_SIZES_BYTES:
             count = max(50, min(MESSAGES_MOST, MESSAGE_TOTAL_BYTES // size))
@@ -207,7 +208,7 @@ def memory(_repeats: int) -> list[Figure]:
     """Resident memory of all processes per idle session."""
     with RunningEngine("--limits.max-active-inbound", "5000", workers=2) as engine:
         processes = [psutil.Process(engine.process.pid), *engine.workers()]
-        load = Load(engine)
+        load = Load(engine.enode)
         load.order("sessions", 20)
         eventually(lambda: engine.counts()[2] == 20, "warm")
         before = sum(process.memory_info().rss for process in processes)
@@ -223,9 +224,28 @@ def memory(_repeats: int) -> list[Figure]:
     ]
 
 
+def geth_sessions(repeats: int) -> list[Figure]:
+    """The same load on go-ethereum's own p2p server with an eth Status: what the figures of `sessions` compare with."""
+    costs: list[float] = []
+    with working_folder() as folder, geth("-listen", "-max-peers", "100000", "-max-pending", "1000", "-eth", "72") as peer:
+        file = write_chain_file(peer.wait("chain"), folder / "interop.toml")
+        process = psutil.Process(peer.process.pid)
+        load = Load(peer.wait("listening")["enode"], str(file))
+        load.order("sessions", 50)
+        for _ in range(repeats):
+            before = cpu_seconds([process])
+            load.order("sessions", SESSIONS)
+            costs.append((cpu_seconds([process]) - before) / SESSIONS * 1e6)
+            load.order("leave")
+            sleep(1.0)
+        load.close()
+    return [figure("CPU per inbound session of go-ethereum 1.17.10, same load", "µs", costs)]
+
+
 PARTS: Final[dict[str, Callable[[int], list[Figure]]]] = {
     "frames": frames,
     "sessions": sessions,
+    "geth": geth_sessions,
     "messages": lambda repeats: messages(repeats, with_subscriber=True),
     "unread": lambda repeats: messages(repeats, with_subscriber=False),
     "memory": memory,

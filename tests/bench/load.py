@@ -1,5 +1,6 @@
-"""The load of the bench, in a process of its own: `python -m tests.bench.load ENODE`, orders on stdin, `done` after each.
+"""The load of the bench, in a process of its own: `python -m tests.bench.load ENODE CHAIN`, orders on stdin.
 
+`done` is printed after each.
 sessions N        open N more sessions, one after the other
 messages N SIZE   send N Transactions of SIZE random bytes on the first session
 leave             say goodbye on all of them
@@ -23,7 +24,7 @@ def main() -> None:
     """Carry out orders until stdin ends."""
     node, _, address = sys.argv[1].removeprefix("enode://").partition("@")
     host, _, port = address.rpartition(":")
-    chain = load_chain("dev")
+    chain = load_chain(sys.argv[2])
     peers: list[Peer] = []
     for line in sys.stdin:
         order, *numbers = line.split()
