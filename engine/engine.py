@@ -45,6 +45,8 @@ CALL_SECONDS: Final = 5.0
 START_SECONDS: Final = 30.0
 # Workers tell how they are once a second; one that is silent for so long hangs, and its sessions with it.
 STUCK_SECONDS: Final = 10.0
+# A timer this late says that it was the engine that hung.
+LATE_SECONDS: Final = 0.4
 # Beyond the goodbyes' own deadline, for workers to report and end.
 STOP_GRACE_SECONDS: Final = 3.0
 PAGE_BYTES: Final = resource.getpagesize()
@@ -121,7 +123,7 @@ class Engine:
                     raise RuntimeError("a worker ended while it was starting")
                 await asyncio.sleep(0.01)
         self._heed_listener()
-        self._on_second()
+        self._on_second(self._loop.time())
 
     @property
     def enode(self) -> str:
@@ -484,10 +486,12 @@ class Engine:
         worker.command(control.Dial(session, enode.id, enode.host, enode.port))
         return view
 
-    def _on_second(self) -> None:
+    def _on_second(self, due: float) -> None:
         """Dial the static peers that are due, end workers that are stuck, and look again in a second."""
+        now = self._loop.time()
         for worker in self._fleet:
-            if worker.is_ready and self._loop.time() - worker.heard_at > STUCK_SECONDS:
+            # Where we were held up ourselves, what the workers have said is still to be read.
+            if worker.is_ready and now - worker.heard_at > STUCK_SECONDS and now - due < LATE_SECONDS:
                 log.error("a worker is stuck and will be replaced", worker=worker.index, pid=worker.pid)
                 worker.kill()
         for enode in self._peers.due(now=monotonic()):
@@ -496,7 +500,7 @@ class Engine:
             except CommandError as error:
                 log.debug("a static peer was not dialled", enode=str(enode), cause=str(error))
         if not self._stopping.is_set():
-            self._second_timer = self._loop.call_later(1.0, self._on_second)
+            self._second_timer = self._loop.call_later(1.0, self._on_second, now + 1.0)
 
     async def disconnect(self, parameters: commands.DisconnectParameters) -> commands.DoneResult:
         """End one session politely."""

@@ -85,6 +85,14 @@ def test_an_attempt_that_is_refused_does_not_renew_the_interval() -> None:
     assert asked(admission, 3, "1.2.3.4", now=130) is None
 
 
+def test_one_that_finds_no_place_begins_no_interval() -> None:
+    full = ThrottleSettings(per_ip_live=0, per_ip_interval_s=30, exempt_cidrs=())
+    admission = Admission(full, ANYBODY)
+    assert asked(admission, 1, "1.2.3.4", now=100) == "the address has 0 sessions"
+    admission.configure(INTERVAL, ANYBODY)
+    assert asked(admission, 2, "1.2.3.4", now=101) is None
+
+
 def test_the_end_of_a_session_does_not_shorten_the_interval() -> None:
     admission = Admission(INTERVAL, ANYBODY)
     asked(admission, 1, "1.2.3.4", now=100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,12 +27,13 @@ Answer = Callable[[dict[str, Any], list[bytes]], list[bytes]]
 
 
 @contextmanager
-def answering(folder: Path, answer: Answer) -> Iterator[None]:
-    """An engine in a thread that answers each request with the given replies."""
+def answering(folder: Path, answer: Answer, endpoint: str = "") -> Iterator[str]:
+    """An engine in a thread that answers each request with the given replies; where it is."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.setsockopt(zmq.LINGER, 0)
-    router.bind(RunDir(folder).endpoint("control"))
+    router.bind(endpoint or RunDir(folder).endpoint("control"))
+    place = router.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def serve() -> None:
         while True:
@@ -46,7 +48,7 @@ def answering(folder: Path, answer: Answer) -> Iterator[None]:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        yield
+        yield place
     finally:
         context.term()
         thread.join()
@@ -127,6 +129,21 @@ def test_where_a_killed_engine_left_its_socket_nobody_answers(tmp_path: Path) ->
         pytest.raises(EngineUnavailableError, match="no engine at"),
     ):
         client.call("status")
+
+
+def test_where_nobody_listens_on_a_port_there_is_no_engine() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    with Client(endpoint) as client, pytest.raises(EngineUnavailableError, match=endpoint):
+        client.call("status")
+
+
+def test_an_engine_over_tcp_is_found(tmp_path: Path) -> None:
+    with answering(tmp_path, lambda request, _: [result(request, "here")], "tcp://127.0.0.1:*") as endpoint:
+        with Client(endpoint) as client:
+            assert client.call("status") == "here"
+        with Subscriber(endpoint, []) as subscriber:
+            assert not subscriber.is_missing
 
 
 def raised_by(make: Callable[[], object]) -> str:

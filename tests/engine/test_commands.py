@@ -279,6 +279,11 @@ def test_the_document_says_whose_it_is() -> None:
     assert scripted()[0].document()["info"] == {"title": "rlpx-engine", "version": "9"}
 
 
+def test_a_payload_is_hex_behind_0x() -> None:
+    for text, payload in (("0x", b""), ("0xC180", b"\xc1\x80")):
+        assert payload_of(SendParameters(session=1, capability="eth", message=1, payload=text)) == payload
+
+
 @pytest.mark.parametrize("payload", ["c0", "0xc", "0xzz", "", "0"])
 def test_a_payload_that_is_no_hex_is_an_invalid_parameter(payload: str) -> None:
     with pytest.raises(CommandError, match="payload") as error:

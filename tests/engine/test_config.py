@@ -147,6 +147,12 @@ def test_a_wrong_value_in_the_file_is_wrong_even_where_a_flag_beats_it(tmp_path:
     assert str(complaint(lambda: config.load({"workers": "2"}, {}, file))).startswith(f"{file}: workers: ")
 
 
+def test_a_variable_that_names_no_setting_is_a_mistake(tmp_path: Path) -> None:
+    file = written(tmp_path, "")
+    error = complaint(lambda: config.load({}, {"RLPX_ENGINE_WROKERS": "2", "OTHER": "x"}, file))
+    assert (str(error), error.exit_code) == ("RLPX_ENGINE_WROKERS: no such setting", 78)
+
+
 def test_an_endpoint_that_is_no_address_is_a_mistake_like_any_other(tmp_path: Path) -> None:
     file = written(tmp_path, "[control]\nendpoint = 'tcp://[::1'")
     assert str(complaint(lambda: config.load({}, {}, file))).startswith(f"{file}: control.endpoint: ")
@@ -279,8 +285,11 @@ def test_a_chain_of_the_users_own_is_found_by_its_path(tmp_path: Path) -> None:
 
 def test_a_missing_chain_says_where_it_was_looked_for() -> None:
     error = complaint(lambda: config.load_chain("nochain"))
+    assert str(error).startswith("--chain: ")
     assert str(error).endswith("conf/nochain.toml: no such file")
     assert error.exit_code == 78
+    in_file = complaint(lambda: config.load_chain("nochain", "/etc/engine.toml"))
+    assert str(in_file).startswith("/etc/engine.toml: chain: ")
 
 
 @pytest.mark.parametrize(
@@ -350,6 +359,37 @@ def test_a_key_of_32_raw_bytes_is_refused_like_any_other_that_is_not_hex(tmp_pat
     assert str(error).startswith(f"{file}: not a node key")
 
 
+def test_a_key_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    error = complaint(lambda: config.load_key(str(tmp_path / "node.key"), {}))
+    assert (str(error), error.exit_code) == (f"{tmp_path / 'node.key'}: No space left on device", 77)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_that_make_a_key_at_once_both_have_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "node.key"
+    link = os.link
+
+    def late(source: str, target: Path) -> None:
+        key_file(tmp_path, KEY.encode())
+        link(source, target)
+
+    monkeypatch.setattr("os.link", late)
+    assert config.load_key(str(file), {}).secret.hex() == KEY
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_checking_a_key_reads_it_and_makes_none(tmp_path: Path) -> None:
+    config.check_key(str(tmp_path / "none.key"), {})
+    assert list(tmp_path.iterdir()) == []
+    config.check_key(key_file(tmp_path, KEY.encode()), {})
+    readable = key_file(tmp_path, KEY.encode(), 0o644)
+    assert complaint(lambda: config.check_key(readable, {})).exit_code == 77
+
+
 def test_a_key_that_cannot_be_made_is_a_matter_of_permission(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     error = complaint(lambda: config.load_key(str(tmp_path / "file" / "node.key"), {}))
@@ -403,6 +443,18 @@ def test_what_a_killed_engine_left_is_cleared_and_nothing_else(tmp_path: Path) -
         left.bind(str(tmp_path / "events.ipc"))
     run_dir.leave()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["lock", "notes.txt", "table.ipc"]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o710, 0o777])
+def test_a_directory_that_others_can_enter_is_neither_taken_nor_changed(tmp_path: Path, mode: int) -> None:
+    open_dir = tmp_path / "open"
+    open_dir.mkdir()
+    open_dir.chmod(mode)
+    error = complaint(RunDir(open_dir).take)
+    assert "others can enter it" in str(error)
+    assert error.exit_code == 77
+    assert stat.S_IMODE(open_dir.stat().st_mode) == mode
+    assert list(open_dir.iterdir()) == []
 
 
 def test_leaving_twice_is_harmless(tmp_path: Path) -> None:

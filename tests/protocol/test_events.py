@@ -72,8 +72,13 @@ def test_two_sessions_tell_who_came_what_was_agreed_what_was_said_and_how_it_end
 
     shared = (Shared(Capability("eth", 69), 0x10, 18),)
     status = eth.local_status(69, CHAIN, 0)
-    assert dialling.admit(now=NOW) == [Established(bob.hello, shared, status)]
-    assert answering.admit(now=NOW) == [Established(alice.hello, shared, status)]
+    # Each sends its Status with its verdict.
+    assert dialling.admit(now=NOW) == []
+    assert answering.admit(now=NOW) == []
+    assert exchange(dialling, answering) == (
+        [Established(bob.hello, shared, status)],
+        [Established(alice.hello, shared, status)],
+    )
 
     dialling.send("eth", 0x02, TRANSACTIONS)
     dialling.send("eth", 0x03, GET_HEADERS)

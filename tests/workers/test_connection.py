@@ -12,7 +12,7 @@ from protocol.control import SessionId
 from protocol.errors import DisconnectReason
 from protocol.events import Authenticated, Closed, EndedBy, Established, Event, Stage
 from protocol.session import Session
-from tests.pair import DIALER, EMPTY_LIST, LISTENER, PING, Pair, RawPeer, Recipe
+from tests.pair import DIALER, EMPTY_LIST, LISTENER, PING, Pair, RawPeer, Recipe, seeded
 from workers import connection
 from workers.connection import PAUSE_READING_BYTES, Connection
 
@@ -306,6 +306,19 @@ def test_one_large_message_on_an_empty_queue_is_no_reason(scene: Scene) -> None:
     scene.connection.drive([])
     assert not scene.transport.is_aborted
     assert scene.transport.written
+
+
+def test_while_one_large_message_drains_pings_do_not_count_against_it(scene: Scene) -> None:
+    # Noise: Snappy would make zeros a small message.
+    scene.session.send("eth", 2, seeded(1)(3 * WRITE_QUEUE_BYTES))
+    scene.connection.drive([])
+    scene.transport.unsent = len(scene.transport.written)
+    scene.says(PING)
+    assert not scene.transport.is_aborted
+    # What comes on top of it does count.
+    scene.transport.unsent += WRITE_QUEUE_BYTES
+    scene.says(PING)
+    assert scene.transport.is_aborted
 
 
 def test_over_the_limit_nothing_happens_while_there_is_nothing_to_write(scene: Scene) -> None:
