@@ -87,7 +87,7 @@ def join(items: Sequence[bytes]) -> bytes:
 
 
 def uint(max_bytes: int, most: int | None = None) -> Shape:
-    """An unsigned integer of up to so many bytes and of at most `most`."""
+    """An unsigned integer of up to so many bytes, and not over `most` where that is given."""
     limit = (1 << 8 * max_bytes) - 1 if most is None else most
 
     def read(source: Source, start: int, stop: int) -> tuple[int, int]:
