@@ -11,8 +11,10 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,10 +23,18 @@ import orjson
 import zmq
 
 from engine.config import run_dir_path
+from protocol import eth_messages, snap_messages
+from protocol.eth_messages import EthMessage
+from protocol.messages import message_id
+from protocol.snap_messages import SnapMessage
 
 CALL_TIMEOUT_SECONDS: Final = 30.0
 # How long a probe of a TCP endpoint may take.
 PROBE_SECONDS: Final = 2.0
+# How often a responder says that it is there, so that a replaced worker learns of it.
+REGISTER_SECONDS: Final = 1.0
+# How soon it tries again where a worker is not there yet.
+RECONNECT_SECONDS: Final = 0.1
 # Batches that wait in our own socket while we are busy; what is over shows as a gap.
 RECEIVE_QUEUE_BATCHES: Final = 10_000
 
@@ -49,6 +59,23 @@ class Event(msgspec.Struct, frozen=True):
     worker: int | None
     fields: dict[str, Any]
     payload: bytes
+
+    def decode(self) -> EthMessage | SnapMessage:
+        """The payload as the typed message of its topic, in the form of the negotiated version.
+
+        Raises `PeerError` where the payload is malformed, `ValueError` where the topic is no message of eth or snap.
+        """
+        capability, _, name = self.topic.partition(".")
+        message = message_id(capability, name)
+        if message is None or capability not in _DECODERS or "version" not in self.fields:
+            raise ValueError(f"{self.topic} is no message of eth or snap")
+        return _DECODERS[capability](self.fields["version"], message, self.payload)
+
+
+_DECODERS: Final[dict[str, Callable[[int, int, bytes], EthMessage | SnapMessage]]] = {
+    "eth": eth_messages.decode,
+    "snap": snap_messages.decode,
+}
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -151,6 +178,95 @@ class Subscriber:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a peer asks: `payload` is its message as it came, with its own request id."""
+
+    topic: str
+    session: int
+    peer: str
+    version: int
+    request_id: int
+    payload: bytes
+
+
+class Responder:
+    """Answers peers' requests of some topics, over all workers, and again after one was replaced.
+
+    `answer` gets each request and gives the payload of the response (its request id may be any), or `None` for the empty
+    answer. It has a few seconds (`responders.answer_s`); after that the peer has had the empty answer.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path | str | None,
+        topics: list[str],
+        answer: Callable[[Request], bytes | None],
+        *,
+        at_a_time: int = 64,
+    ) -> None:
+        self._folder = run_dir_path(str(run_dir or ""), os.environ)
+        self._word = orjson.dumps({"register": topics, "credit": at_a_time})
+        self._answer = answer
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._poller = zmq.Poller()
+        self._sockets: dict[Path, zmq.Socket[bytes]] = {}
+        self._registers_at = 0.0
+        self.answered = 0
+
+    def serve(self, seconds: float) -> int:
+        """Answer what comes for so long; how many requests it were."""
+        before, ends_at = self.answered, monotonic() + seconds
+        while (now := monotonic()) < ends_at:
+            if now >= self._registers_at:
+                self._registers_at = now + (REGISTER_SECONDS if self._register() else RECONNECT_SECONDS)
+            wait = max(0.0, min(self._registers_at, ends_at) - monotonic())
+            for sock, _ in self._poller.poll(int(wait * 1000) + 1):
+                self._take(sock)
+        return self.answered - before
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        for sock in self._sockets.values():
+            sock.close()
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _register(self) -> bool:
+        """Tell every worker, those that are new as well; whether all have heard. Saying it again changes nothing."""
+        for path in sorted(self._folder.glob("worker-*.ipc")):
+            if path not in self._sockets:
+                sock = self._sockets[path] = self._context.socket(zmq.DEALER)
+                sock.setsockopt(zmq.LINGER, 0)
+                sock.setsockopt(zmq.IMMEDIATE, 1)
+                sock.connect(f"ipc://{path.absolute()}")
+                self._poller.register(sock, zmq.POLLIN)
+        has_told_all = bool(self._sockets)
+        for sock in self._sockets.values():
+            try:
+                sock.send(self._word, zmq.DONTWAIT)
+            except zmq.Again:  # not connected yet, or no worker there just now
+                has_told_all = False
+        return has_told_all
+
+    def _take(self, sock: zmq.Socket[bytes]) -> None:
+        head, *payload = sock.recv_multipart()
+        fields = orjson.loads(head)
+        if "error" in fields:
+            raise EngineError("refused", fields["error"], 0)
+        token = fields.pop("token")
+        fields.pop("deadline_ms")
+        answer = self._answer(Request(payload=payload[0], **fields))
+        self.answered += 1
+        frames = [orjson.dumps({"token": token})]
+        with suppress(zmq.Again):  # the worker has gone meanwhile, and its peers with it
+            sock.send_multipart(frames if answer is None else [*frames, answer], zmq.DONTWAIT)
 
 
 class GapTracker:

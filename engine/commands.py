@@ -153,7 +153,10 @@ class HistoryParameters(Parameters, frozen=True, kw_only=True):
 
 
 class WorkerStatus(Struct, frozen=True):
-    """One worker. `loop_lag_ms` is the worst of the last second; `null` until the first pulse."""
+    """One worker. `loop_lag_ms` is the worst of the last second; `null` until the first pulse.
+
+    `unanswered` counts requests that a responder took and did not answer in time.
+    """
 
     worker: int
     pid: int
@@ -164,6 +167,7 @@ class WorkerStatus(Struct, frozen=True):
     loop_lag_ms: float | None
     memory_bytes: int | None
     dropped_events: int | None
+    unanswered: int | None
 
 
 class StatusResult(Struct, frozen=True):

@@ -717,6 +717,11 @@ class Engine:
                 batch_bytes=events.batch_bytes,
                 queue_batches=events.queue_batches,
             ),
+            responder=control.ResponderConfig(
+                endpoint=self._run_dir.endpoint(f"worker-{worker}"),
+                seconds=settings.responders.answer_s,
+                most_open=settings.responders.most_open,
+            ),
         )
 
     def _dial_worker(self, session: SessionId, enode: Enode) -> WorkerProcess:
@@ -821,6 +826,7 @@ class Engine:
             loop_lag_ms=pulse.loop_lag_ms if pulse else None,
             memory_bytes=pulse.memory_bytes if pulse else None,
             dropped_events=pulse.dropped_events if pulse else None,
+            unanswered=pulse.unanswered if pulse else None,
         )
 
     def _new_session(self) -> SessionId:

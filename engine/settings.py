@@ -155,6 +155,20 @@ class ControlSettings(Section, frozen=True):
     history: Annotated[Count, Meta(description="Ended sessions and attempts that are remembered.")] = 1000
 
 
+class ResponderSettings(Section, frozen=True):
+    """Programs that answer peers' requests, on `worker-<i>.ipc` in the run directory."""
+
+    answer_s: Annotated[Seconds, Meta(description="Seconds for an answer; then the peer gets the empty one.")] = 5.0
+    most_open: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Requests of one peer that wait for answers; more are left in its socket. reth's is 4.",
+        ),
+    ] = 4
+
+
 class LogSettings(Section, frozen=True):
     """What goes to stderr."""
 
@@ -192,6 +206,7 @@ class Settings(Section, frozen=True):
     queues: QueueSettings = field(default_factory=QueueSettings)
     events: EventSettings = field(default_factory=EventSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
+    responders: ResponderSettings = field(default_factory=ResponderSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 

@@ -10,9 +10,12 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final
 
+import msgspec
+
 from engine.client import EngineUnavailableError, Event, Gap, Subscriber
 from engine.config import EXIT_UNAVAILABLE, ConfigError
 from engine.terminal import Arguments, add_connection, as_json, fail, shown
+from protocol.errors import PeerError
 
 PROGRAM: Final = "rlpx-tail"
 # A payload longer than this is cut in the readable form; --json has all of it.
@@ -27,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add_connection(arguments)
     arguments.add_argument("--count", type=int, metavar="N", help="end after this many events")
     arguments.add_argument("--seconds", type=float, metavar="S", help="end after this many seconds")
+    arguments.add_argument("--decode", action="store_true", help="show the fields of eth and snap messages")
     arguments.add_argument(
         "topics", nargs="*", metavar="TOPIC-PREFIX", help="session., eth.Transactions, …; without any: all of them"
     )
@@ -66,9 +70,33 @@ def _print_events(subscriber: Subscriber, given: argparse.Namespace) -> None:
         for event in events:
             if not left:
                 break
+            if given.decode and isinstance(event, Event):
+                event = _decoded(event)  # noqa: PLW2901 - the same event, with more fields
             sys.stdout.write(_as_json(event) if given.json else _as_text(event))
             left -= isinstance(event, Event)
         sys.stdout.flush()
+
+
+def _decoded(event: Event) -> Event:
+    """The event with its message's fields, or with the words of what is wrong with it."""
+    try:
+        fields: dict[str, Any] = {"message": _in_hex(event.decode())}
+    except PeerError as error:
+        fields = {"malformed": str(error)}
+    except ValueError:
+        return event
+    return msgspec.structs.replace(event, fields={**event.fields, **fields})
+
+
+def _in_hex(value: object) -> Any:  # noqa: ANN401 - JSON
+    """A message's fields as JSON has them: bytes as 0x and hex."""
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if isinstance(value, msgspec.Struct):
+        return {name: _in_hex(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, list | tuple):
+        return [_in_hex(item) for item in value]
+    return value
 
 
 def _as_json(event: Event | Gap) -> str:

@@ -68,6 +68,15 @@ class OutboxConfig(msgspec.Struct, frozen=True):
     queue_batches: int
 
 
+class ResponderConfig(msgspec.Struct, frozen=True):
+    """Where programs connect that answer peers' requests, and how long one has for an answer."""
+
+    endpoint: str
+    seconds: float
+    # Requests of one peer that may wait for answers; beyond it is read no further.
+    most_open: int
+
+
 class Configure(msgspec.Struct, frozen=True, tag="configure"):
     """The first record on a worker's pair, with the descriptor of its stream."""
 
@@ -78,6 +87,7 @@ class Configure(msgspec.Struct, frozen=True, tag="configure"):
     is_head_known: bool
     session: SessionConfig
     outbox: OutboxConfig
+    responder: ResponderConfig
 
 
 class Handoff(msgspec.Struct, frozen=True, tag="handoff"):
@@ -298,6 +308,7 @@ class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
     loop_lag_ms: float
     memory_bytes: int
     dropped_events: int
+    unanswered: int
 
 
 class LogLine(msgspec.Struct, frozen=True, tag="log"):

@@ -32,6 +32,8 @@ RANGE_INTERVAL_SECONDS: Final = 384.0
 RANGE_STEP_BLOCKS: Final = 32
 
 STATUS_ID: Final = 0x00
+NEW_BLOCK_HASHES_ID: Final = 0x01
+NEW_BLOCK_ID: Final = 0x07
 BLOCK_RANGE_UPDATE_ID: Final = 0x11
 
 HASH_BYTES: Final = 32
@@ -66,13 +68,13 @@ class MessageType(msgspec.Struct, frozen=True):
 
 MESSAGES: Final = (
     MessageType(STATUS_ID, "Status"),
-    MessageType(0x01, "NewBlockHashes"),
+    MessageType(NEW_BLOCK_HASHES_ID, "NewBlockHashes"),
     MessageType(0x02, "Transactions"),
     MessageType(0x03, "GetBlockHeaders", Role.REQUEST),
     MessageType(0x04, "BlockHeaders", Role.RESPONSE),
     MessageType(0x05, "GetBlockBodies", Role.REQUEST),
     MessageType(0x06, "BlockBodies", Role.RESPONSE),
-    MessageType(0x07, "NewBlock"),
+    MessageType(NEW_BLOCK_ID, "NewBlock"),
     MessageType(0x08, "NewPooledTransactionHashes"),
     MessageType(0x09, "GetPooledTransactions", Role.REQUEST),
     MessageType(0x0A, "PooledTransactions", Role.RESPONSE),
@@ -122,6 +124,7 @@ class LocalChain(msgspec.Struct, frozen=True):
     genesis: bytes
     forks: Forks
     head: Head
+    refuses_blocks: bool = False
 
     def fork_head(self, wall_seconds: int) -> tuple[int, int]:
         """Block number and time at which the fork rules are asked.

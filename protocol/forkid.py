@@ -56,6 +56,8 @@ class Chain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     genesis_time: Unsigned = 0
     fork_blocks: tuple[Unsigned, ...] = ()
     fork_times: tuple[Unsigned, ...] = ()
+    # EIP-3675: after the merge blocks come from the consensus layer, and a peer that gossips them is in breach.
+    proof_of_stake: bool = False
 
     @property
     def genesis(self) -> bytes:

@@ -401,12 +401,18 @@ class Session:
     def _on_status_again(self, _kind: MessageKind, _payload: bytes) -> None:
         raise MessageError("a second Status")
 
+    def _on_block_gossip(self, kind: MessageKind, _payload: bytes) -> None:
+        if self._chain.refuses_blocks:
+            raise MessageError(f"{kind.name} on a chain of proof of stake")
+
     def _on_block_range(self, kind: MessageKind, payload: bytes) -> None:
         self.remote_range = eth.decode_block_range(p2p.inflate(payload, kind.limit_bytes))
 
     # Messages that concern the session itself, beside whoever reads them.
     _ON_OWN_MESSAGE: ClassVar[dict[tuple[str, int], Callable[[Session, MessageKind, bytes], None]]] = {
         (eth.NAME, eth.STATUS_ID): _on_status_again,
+        (eth.NAME, eth.NEW_BLOCK_HASHES_ID): _on_block_gossip,
+        (eth.NAME, eth.NEW_BLOCK_ID): _on_block_gossip,
         (eth.NAME, eth.BLOCK_RANGE_UPDATE_ID): _on_block_range,
     }
 

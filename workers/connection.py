@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         "_is_choked",
         "_is_leaving",
         "_is_paused",
+        "_is_waiting",
         "_transport",
         "bucket",
         "deadline",
@@ -53,6 +54,7 @@ class Connection(asyncio.Protocol):
         "peer_hex",
         "remote",
         "session",
+        "waiting_requests",
     )
 
     def __init__(self, session_id: SessionId, session: Session, host: Host) -> None:
@@ -63,6 +65,8 @@ class Connection(asyncio.Protocol):
         # The id in hex, as every event of the session repeats it.
         self.peer_hex: str | None = session.peer.hex() if session.peer else None
         self.local = self.remote = ""
+        # Requests of the peer that responders have and have not answered.
+        self.waiting_requests = 0
         # How often the peer sent what nobody asked for, and the like.
         self.misconduct = 0
         self._host = host
@@ -71,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._is_choked = False
         self._is_paused = False
         self._is_leaving = False
+        self._is_waiting = False
         self._excepted_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -146,6 +151,11 @@ class Connection(asyncio.Protocol):
             else:
                 self.deadline = session.deadline
 
+    def hold_requests(self, *, is_held: bool) -> None:
+        """Read no further while too many of its requests wait for answers."""
+        self._is_waiting = is_held
+        self._heed_pauses()
+
     def abort(self) -> None:
         """Close the socket now, whatever is unsent."""
         if self._transport is not None:
@@ -191,7 +201,7 @@ class Connection(asyncio.Protocol):
 
     def _heed_pauses(self) -> None:
         session = self.session
-        is_paused = (session.is_held or self._is_choked) and not session.is_closed
+        is_paused = (session.is_held or self._is_choked or self._is_waiting) and not session.is_closed
         transport = self._transport
         if is_paused == self._is_paused or transport is None or transport.is_closing():
             return

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic, time, time_ns
 from typing import Any, Final
 
+import msgspec
 import zmq
 
 from protocol import control, crypto
@@ -37,7 +38,7 @@ from protocol.requests import RequestId
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 from workers.connection import Connection
 from workers.outbox import Outbox
-from workers.responder import answer_with_nothing
+from workers.responder import Responders
 from workers.wheel import BUCKET_SECONDS, Wheel
 
 # Sockets adopted in one turn of the loop, so that a burst of accepts does not starve the sessions.
@@ -60,9 +61,12 @@ class Worker:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._outbox = Outbox(configure.worker, configure.outbox, self._context, loop.call_later)
         self._range = LocalRange(configure.head if configure.is_head_known else None)
+        # A replacement takes over the endpoint of the one that was lost.
+        self._responders = Responders(configure.responder.endpoint, configure.responder.seconds, self._context, self)
+        self._most_open = configure.responder.most_open
         self._node = _local_node(configure, self._outbox, self._range)
         chain = configure.chain
-        self._chain = LocalChain(chain.network_id, chain.genesis, Forks(chain), configure.head)
+        self._chain = LocalChain(chain.network_id, chain.genesis, Forks(chain), configure.head, chain.proof_of_stake)
         self._inbound = Timeouts(
             handshake=self._config.handshake_seconds,
             pending=self._config.pending_inbound_seconds,
@@ -92,8 +96,10 @@ class Worker:
         """Begin to take handoffs; `engine` is the stream that reports go up."""
         self._engine = engine
         self._loop.add_reader(self._outbox.fileno(), self._outbox.read_subscriptions)
+        self._loop.add_reader(self._responders.fileno(), self._responders.read)
         self._loop.add_reader(self._handoffs.fileno(), self._on_handoffs)
         self._outbox.read_subscriptions()
+        self._responders.read()
         self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, monotonic() + BUCKET_SECONDS)
         self._pulse_timer = self._loop.call_later(PULSE_SECONDS, self._on_pulse)
         self.report(control.Ready(os.getpid()))
@@ -106,6 +112,8 @@ class Worker:
         """Let go of everything; the last traffic events leave."""
         self._loop.remove_reader(self._handoffs.fileno())
         self._loop.remove_reader(self._outbox.fileno())
+        self._loop.remove_reader(self._responders.fileno())
+        self._responders.close()
         self._outbox.close()
         self._context.term()
         os.close(self._statm)
@@ -270,13 +278,43 @@ class Worker:
             if message.request_id is not None:
                 event["request_id"] = message.request_id
             self._outbox.add(kind.topic, event, message.payload)
-        if kind.answer is not None:
-            try:
-                answer_with_nothing(connection.session, message)
-            except RlpError as error:
-                cause = f"a malformed {kind.name}: {error}"
-                return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause)
+        if kind.answer is None:
+            return []
+        if self._responders.ask(connection.id, connection.peer_hex, message, now=monotonic()):
+            connection.waiting_requests += 1
+            if connection.waiting_requests > self._most_open:
+                connection.hold_requests(is_held=True)
+            return []
+        return self._answer_with_nothing(connection, message)
+
+    def _answer_with_nothing(self, connection: Connection, request: MessageReceived) -> list[Event]:
+        """The valid empty answer of the request's version and id; gives the end where the request is malformed."""
+        try:
+            connection.session.answer(request, request.kind.empty_answer(request.request_id or 0, request.payload))
+        except RlpError as error:
+            cause = f"a malformed {request.kind.name}: {error}"
+            return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause)
         return []
+
+    def on_answer(self, session: SessionId, request: MessageReceived, payload: bytes) -> None:
+        """A responder's answer goes to the peer that asked."""
+        connection = self._answered(session)
+        if connection is not None:
+            connection.session.answer(request, payload)
+            connection.drive([])
+
+    def on_no_answer(self, session: SessionId, request: MessageReceived) -> None:
+        """No responder answers: the peer gets what a node sends that has nothing."""
+        connection = self._answered(session)
+        if connection is not None:
+            connection.drive(self._answer_with_nothing(connection, request))
+
+    def _answered(self, session: SessionId) -> Connection | None:
+        connection = self._connections.get(session)
+        if connection is not None:
+            connection.waiting_requests -= 1
+            connection.hold_requests(is_held=connection.waiting_requests > self._most_open)
+        return connection
 
     def _on_authenticated(self, connection: Connection, event: Authenticated) -> None:
         connection.peer_hex = event.peer.hex()
@@ -438,8 +476,7 @@ class Worker:
         self.report(control.Figures(command.call, figures))
 
     def _set_head(self, command: control.SetHead) -> None:
-        chain = self._chain
-        self._chain = LocalChain(chain.network_id, chain.genesis, chain.forks, command.head)
+        self._chain = msgspec.structs.replace(self._chain, head=command.head)
         self._range.head = command.head
         self.report(control.Reply(command.call))
 
@@ -472,6 +509,8 @@ class Worker:
         self._wheel.turn(now)
         # ZeroMQ tells of new subscriptions on an edge that a send may have swallowed: look anyway.
         self._outbox.read_subscriptions()
+        self._responders.read()
+        self._responders.expire(now=now)
         self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, now + BUCKET_SECONDS)
 
     def _on_pulse(self) -> None:
@@ -484,6 +523,7 @@ class Worker:
                 loop_lag_ms=round(self._loop_lag_seconds * 1000, 3),
                 memory_bytes=int(os.pread(self._statm, 128, 0).split()[1]) * PAGE_BYTES,
                 dropped_events=self._outbox.dropped_events,
+                unanswered=self._responders.unanswered,
             )
         )
         self._loop_lag_seconds = 0.0

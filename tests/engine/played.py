@@ -37,6 +37,7 @@ def configuration(index: WorkerId) -> Configure:
         is_head_known=False,
         session=session,
         outbox=control.OutboxConfig("inproc://traffic", 0.002, 1 << 17, 1000),
+        responder=control.ResponderConfig("inproc://responders", 5, 4),
     )
 
 

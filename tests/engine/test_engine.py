@@ -813,7 +813,7 @@ def test_the_history_has_the_last_ends_the_latest_first(play: Play) -> None:
 def test_status_shows_the_engine_at_a_glance(play: Play) -> None:
     async def scenario(scene: Scene) -> None:
         await scene.active()
-        scene.worker.report(control.Pulse(0, 1, 2, 0.5, 4096, 7))
+        scene.worker.report(control.Pulse(0, 1, 2, 0.5, 4096, 7, 3))
         await until(lambda: any(worker.pulse for worker in scene.engine._fleet))  # noqa: SLF001 - nothing else tells
         status = await scene.engine.status(NOTHING)
         assert (status.version, status.run_dir) == ("9.9", str(scene.run_dir.path))
@@ -1094,7 +1094,7 @@ def test_an_engine_that_was_held_up_itself_does_not_blame_its_workers(play: Play
         held_up = asyncio.Event()
 
         def hold_up() -> None:
-            worker.report(control.Pulse(0, 0, 0, 0.5, 4096, 0))
+            worker.report(control.Pulse(0, 0, 0, 0.5, 4096, 0, 0))
             sleep(1.5)
             held_up.set()
 

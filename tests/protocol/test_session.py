@@ -1299,3 +1299,11 @@ def test_our_range_is_told_every_384_seconds_when_it_has_moved_by_32_blocks() ->
 def test_below_eth_69_no_range_is_told() -> None:
     recipe = Recipe(protocols=(eth.sub_protocol(68),), range=LocalRange(Head(10_000_000, b"\x44" * 32)))
     assert ranges(RawPeer.at(Stage.ACTIVE, recipe, offer=(Capability("eth", 68),)), 1000) == []
+
+
+@pytest.mark.parametrize("code", [ETH + 0x01, NEW_BLOCK])
+def test_block_gossip_is_a_breach_where_the_chain_is_proof_of_stake(code: int) -> None:
+    chain = msgspec.structs.replace(CHAIN, refuses_blocks=True)
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(chain=chain, interest=NOBODY))
+    peer.says(code)
+    check_end(peer, BREACH, "on a chain of proof of stake", Stage.ACTIVE)

@@ -10,8 +10,10 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import pytest
+import rlp as oracle
 import zmq
 
 from engine.client import Client, EngineError, EngineUnavailableError
@@ -295,3 +297,39 @@ def test_two_engines_dial_one_another() -> None:
         eventually(lambda: second.counts() == (0, 0, 1, 0), "the other side has it too")
         assert first.call("disconnect-all") == {"sessions": 1}
         eventually(lambda: first.counts() == second.counts() == (0, 0, 0, 0), "both have ended")
+
+
+def test_tail_decodes_messages_where_asked() -> None:
+    announced = oracle.encode([b"\x02", [100], [b"\x0a" * 32], bytes(16)])
+    with RunningEngine(workers=1) as engine:
+        tail = subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "engine.tail",
+                "--run-dir",
+                str(engine.run_dir),
+                "--json",
+                "--decode",
+                "--count",
+                "2",
+                "eth.",
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert tail.stdout is not None
+        with Peer(engine.address, engine.node_id, CHAIN) as peer:
+            peer.establish()
+            sleep(1.5)
+            peer.send(8, bytes(announced))
+            first = json.loads(tail.stdout.readline())
+            peer.send(8, b"\xc1\x05")
+            second = json.loads(tail.stdout.readline())
+        tail.wait(10)
+        tail.stdout.close()
+        assert first["message"]["hashes"] == ["0x" + "0a" * 32]
+        assert first["payload"] == "0x" + bytes(announced).hex()
+        assert "malformed" in second

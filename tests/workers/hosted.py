@@ -47,6 +47,7 @@ def configuration(folder: Path, session: control.SessionConfig | None = None) ->
         is_head_known=True,
         session=session or SESSIONS,
         outbox=control.OutboxConfig(f"ipc://{folder}/traffic.ipc", 0.002, 1 << 17, 1000),
+        responder=control.ResponderConfig(f"ipc://{folder}/worker-0.ipc", 5, 4),
     )
 
 
