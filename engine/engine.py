@@ -687,13 +687,18 @@ class Engine:
         timeouts, queues, events = settings.timeouts, settings.queues, settings.events
         protocols = [eth.sub_protocol(version) for version in sorted(set(settings.protocols.eth))]
         protocols += [snap.sub_protocol(version) for version in sorted(set(settings.protocols.snap))]
+        extra = [text.split("/") for text in settings.protocols.extra]
         return Configure(
             worker=worker,
             node=control.NodeConfig(
                 key=identity.key.secret,
                 client=settings.protocols.client.replace("{version}", identity.version),
                 listen_port=self._listen_port,
-                protocols=tuple((item.capability.name, item.capability.version, item.messages) for item in protocols),
+                protocols=(
+                    *((item.capability.name, item.capability.version, item.messages) for item in protocols),
+                    *((name, int(version), int(messages)) for name, version, messages in extra),
+                ),
+                required=settings.protocols.required,
             ),
             chain=identity.chain,
             head=self._head,

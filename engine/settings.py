@@ -16,6 +16,11 @@ Milliseconds = Annotated[float, Meta(gt=0, le=60_000)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 32)]
 
 
+# A capability's name has up to 8 ASCII letters and digits (rlpx.md); then its version and its number of message codes.
+SubProtocolText = Annotated[str, Meta(pattern="^[a-z][a-z0-9]{0,7}/[0-9]{1,3}/[0-9]{1,2}$")]
+CapabilityName = Annotated[str, Meta(pattern="^[a-z][a-z0-9]{0,7}$")]
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of the configuration file."""
 
@@ -34,6 +39,13 @@ class ProtocolSettings(Section, frozen=True):
     snap: Annotated[
         tuple[Annotated[int, Meta(ge=snap.VERSIONS[0], le=snap.VERSIONS[-1])], ...],
         Meta(description="Versions of snap. None by default: we have no state to serve, and peers would ask."),
+    ] = ()
+    extra: Annotated[
+        tuple[SubProtocolText, ...],
+        Meta(description="Your own sub-protocols, NAME/VERSION/MESSAGES; their topics are NAME.0, NAME.1, …"),
+    ] = ()
+    required: Annotated[
+        tuple[CapabilityName, ...], Meta(description="Names that a peer must share; others are told 'useless peer'.")
     ] = ()
 
 

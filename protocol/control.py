@@ -34,6 +34,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     listen_port: int
     # Name, version and number of message codes.
     protocols: tuple[tuple[str, int, int], ...]
+    required: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"NodeConfig(client={self.client!r}, key=secret)"

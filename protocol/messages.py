@@ -58,6 +58,11 @@ class MessageTable:
             for kind in _kinds(item):
                 self.by_code[kind.code] = kind
 
+    def is_of_others(self, code: int) -> bool:
+        """Whether a code belongs to a sub-protocol of the user's: neither eth, nor snap, which waits for eth."""
+        kind = self.by_code[code] if code < len(self.by_code) else None
+        return kind is not None and kind.capability.name not in _KNOWN
+
     def find(self, name: str, message_id: int) -> MessageKind:
         """The entry of a capability's message by its id. Raises `NotSharedError`."""
         shared = self.capabilities.get(name)

@@ -50,6 +50,8 @@ from protocol.requests import BREACH_SECONDS, RequestId, Requests, is_answer
 
 # A Status, a Disconnect, a ping: nothing longer is legal before the session is active.
 MAX_PENDING_FRAME_BYTES: Final = 2048
+# What other capabilities may send before eth's Status is there: kept, and taken with the session's first breath.
+MAX_EARLY_BYTES: Final = 64 * 1024
 # At these no further frame is opened.
 _STOPS: Final = frozenset({Stage.VERDICT, Stage.CLOSED})
 
@@ -83,6 +85,8 @@ class LocalNode(msgspec.Struct, frozen=True):
     interest: Mapping[str, bool]
     entropy: Entropy
     range: eth.LocalRange
+    # Names of capabilities without which a peer is of no use.
+    required: frozenset[str] = frozenset()
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -106,6 +110,8 @@ class Session:
         "_cipher",
         "_claimed",
         "_due",
+        "_early",
+        "_early_bytes",
         "_events",
         "_handshake_buffer",
         "_has_cipher",
@@ -146,6 +152,8 @@ class Session:
         self._now = now
         self._events: list[Event] = []
         self._out: list[bytes] = []
+        self._early: list[bytes] = []
+        self._early_bytes = 0
         self._handshake_buffer = b""
         # There from Stage.HELLO on.
         self._cipher: FrameCipher
@@ -426,8 +434,12 @@ class Session:
         if not content:
             raise MessageError("an empty frame")
         code: int | Stage = content[0]
-        if self._table is not None and self._table.eth is not None and code == self._table.eth.offset:
+        table = self._table
+        if table is not None and table.eth is not None and code == table.eth.offset:
             code = Stage.STATUS
+        elif self.stage is Stage.STATUS and table is not None and table.is_of_others(content[0]):
+            self._keep_early(content)
+            return
         handler = self._ALLOWED[self.stage].get(code)
         if handler is None:
             raise MessageError(f"message code 0x{content[0]:02x}, which may not come at {self.stage}")
@@ -441,6 +453,9 @@ class Session:
         if table.eth is None:
             offered = ", ".join(map(str, hello.capabilities)) or "nothing"
             raise UselessPeerError(f"no shared version of eth; the peer offers {offered}")
+        missing = sorted(self._node.required - table.capabilities.keys())
+        if missing:
+            raise UselessPeerError(f"no shared version of {', '.join(missing)}")
         self._table = table
         self.stage = Stage.STATUS
         self._cipher.limit_bytes = MAX_PENDING_FRAME_BYTES
@@ -451,6 +466,13 @@ class Session:
         """Ours goes out with the verdict: a peer that is refused never takes the session for established."""
         kind = table.find(eth.NAME, eth.STATUS_ID)
         self._send_message(kind, eth.local_status(kind.capability.version, self._chain, self._wall_seconds).encode())
+
+    def _keep_early(self, content: bytes) -> None:
+        """Other capabilities begin when they like (`rlpx.md`): what they send before the eth Status waits for it."""
+        self._early_bytes += len(content)
+        if self._early_bytes > MAX_EARLY_BYTES:
+            raise MessageError(f"over {MAX_EARLY_BYTES} bytes of other capabilities before the eth Status")
+        self._early.append(content)
 
     def _on_status(self, payload: bytes) -> None:
         version = self._table.eth.capability.version if self._table and self._table.eth else 0
@@ -472,6 +494,9 @@ class Session:
         # The stage says that all three are there.
         hello, status = cast("p2p.Hello", self.hello), cast("eth.Status", self.status)
         self._events.append(Established(hello, cast("MessageTable", self._table).shared, status))
+        early, self._early = self._early, []
+        for content in early:
+            self._on_message(content)
 
     def _on_disconnect_before_hello(self, payload: bytes) -> None:
         self._on_remote_disconnect(p2p.decode_disconnect(payload))

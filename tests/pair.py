@@ -136,6 +136,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     interest: Mapping[str, bool] = EVERYBODY
     refusal: DisconnectReason | None = None
     wall_seconds: int = WALL_SECONDS
+    required: frozenset[str] = frozenset()
     range: LocalRange = msgspec.field(default_factory=LocalRange)
 
     @property
@@ -148,7 +149,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         own = self.key
         capabilities = tuple(protocol.capability for protocol in self.protocols)
         hello = self.hello or Hello(f"tests/{self.seed}", capabilities, 30303, own.id)
-        node = LocalNode(own, hello, self.protocols, self.interest, seeded(self.seed), self.range)
+        node = LocalNode(own, hello, self.protocols, self.interest, seeded(self.seed), self.range, self.required)
         return Setup(
             role=Role.RESPONDER if peer is None else Role.INITIATOR,
             node=node,

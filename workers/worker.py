@@ -535,7 +535,7 @@ def _local_node(configure: Configure, outbox: Outbox, local_range: LocalRange) -
     key = crypto.PrivateKey(node.key)
     protocols = tuple(SubProtocol(Capability(name, version), count) for name, version, count in node.protocols)
     hello = Hello(node.client, tuple(item.capability for item in protocols), node.listen_port, key.id)
-    return LocalNode(key, hello, protocols, outbox.interest, os.urandom, local_range)
+    return LocalNode(key, hello, protocols, outbox.interest, os.urandom, local_range, frozenset(node.required))
 
 
 def _remote_chain(status: Status) -> control.RemoteChain:

@@ -1307,3 +1307,42 @@ def test_block_gossip_is_a_breach_where_the_chain_is_proof_of_stake(code: int) -
     peer = RawPeer.at(Stage.ACTIVE, Recipe(chain=chain, interest=NOBODY))
     peer.says(code)
     check_end(peer, BREACH, "on a chain of proof of stake", Stage.ACTIVE)
+
+
+# -- sub-protocols beside eth -------------------------------------------------------------------------------------------
+
+WIT: Final = SubProtocol(Capability("wit", 0), 4)
+WITH_WIT: Final = (Capability("eth", 69), Capability("wit", 0))
+
+
+def beside(**recipe: object) -> Recipe:
+    """A session that speaks eth/69 and a sub-protocol of the user's; the latter's codes follow eth's."""
+    return Recipe(protocols=(eth.sub_protocol(69), WIT), **recipe)  # type: ignore[arg-type]  # a test knows its fields
+
+
+def test_what_other_capabilities_send_before_the_status_comes_after_it_is_established() -> None:
+    peer = RawPeer.at(Stage.STATUS, beside(), offer=WITH_WIT)
+    assert peer.says(ETH + 18 + 2, b"\xc1\x05") == []
+    assert peer.says(ETH + 18 + 3, b"\xc1\x06") == []
+    peer.says_status()
+    established, *messages = peer.is_admitted()
+    assert isinstance(established, Established)
+    assert [(m.kind.topic, m.payload) for m in messages if isinstance(m, MessageReceived)] == [
+        ("wit.2", b"\xc1\x05"),
+        ("wit.3", b"\xc1\x06"),
+    ]
+
+
+def test_what_comes_early_is_bounded() -> None:
+    peer = RawPeer.at(Stage.STATUS, beside(), offer=WITH_WIT)
+    while not peer.session.is_closed:
+        peer.says(ETH + 18, seeded(1)(1900))
+    check_end(peer, BREACH, "before the eth Status", Stage.STATUS)
+
+
+def test_a_capability_that_is_required_and_not_shared_makes_a_peer_useless() -> None:
+    node = Recipe(protocols=(eth.sub_protocol(69), WIT), required=frozenset({"wit"}))
+    peer = RawPeer.at(Stage.HELLO, node, offer=(Capability("eth", 69),))
+    peer.says_hello()
+    check_end(peer, DisconnectReason.USELESS_PEER, "no shared version of wit", Stage.HELLO)
+    RawPeer.at(Stage.ACTIVE, node, offer=WITH_WIT)

@@ -78,3 +78,19 @@ def test_limits_change_while_running_and_stop_the_next_one() -> None:
         stack.enter_context(Peer(engine.address, engine.node_id, CHAIN))
         log.wait("session.refused", cause="1 inbound sessions are active")
         assert engine.counts()[2] == 1
+
+
+def test_a_sub_protocol_of_the_users_carries_messages_both_ways() -> None:
+    flags = ["--protocols.extra", "wit/0/4,aaa/2/3", "--protocols.required", "wit"]
+    with RunningEngine(*flags, workers=1) as first, RunningEngine(*flags, workers=1) as second:
+        log = second.log("wit.", "aaa.", "eth.")
+        dialled = first.call("dial", enode=second.enode, wait=True)
+        assert dialled["established"]["shared"] == ["aaa/2", "eth/72", "wit/0"]
+        for capability, message, payload in (("wit", 3, "0xc105"), ("aaa", "0", "0xc0"), ("eth", "Transactions", "0xc0")):
+            first.call("send", session=dialled["session"], capability=capability, message=message, payload=payload)
+        event = log.wait("wit.3")
+        assert (event.payload, event.fields["version"]) == (b"\xc1\x05", 0)
+        log.wait("aaa.0")
+        log.wait("eth.Transactions")
+        with RunningEngine(workers=1) as other, pytest.raises(EngineError, match="useless_peer"):
+            other.call("dial", enode=second.enode, wait=True)
