@@ -11,10 +11,11 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,6 +25,7 @@ import zmq
 
 from engine.config import run_dir_path
 from protocol import eth_messages, snap_messages
+from protocol.errors import PeerError
 from protocol.eth_messages import EthMessage
 from protocol.messages import message_id
 from protocol.snap_messages import SnapMessage
@@ -35,6 +37,7 @@ PROBE_SECONDS: Final = 2.0
 REGISTER_SECONDS: Final = 1.0
 # How soon it tries again where a worker is not there yet.
 RECONNECT_SECONDS: Final = 0.1
+REFUSED_KEPT: Final = 100
 # Batches that wait in our own socket while we are busy; what is over shows as a gap.
 RECEIVE_QUEUE_BATCHES: Final = 10_000
 
@@ -207,13 +210,15 @@ class Responder:
         at_a_time: int = 64,
     ) -> None:
         self._folder = run_dir_path(str(run_dir or ""), os.environ)
-        self._word = orjson.dumps({"register": topics, "credit": at_a_time})
+        self._word = orjson.dumps({"register": topics, "credit": at_a_time, "start": time_ns()})
         self._answer = answer
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._sockets: dict[Path, zmq.Socket[bytes]] = {}
         self._registers_at = 0.0
         self.answered = 0
+        # The last answers that a worker did not take, in its words.
+        self.refused: deque[str] = deque(maxlen=REFUSED_KEPT)
 
     def serve(self, seconds: float) -> int:
         """Answer what comes for so long; how many requests it were."""
@@ -259,14 +264,21 @@ class Responder:
         head, *payload = sock.recv_multipart()
         fields = orjson.loads(head)
         if "error" in fields:
-            raise EngineError("refused", fields["error"], 0)
-        token = fields.pop("token")
+            self.refused.append(fields["error"])
+            return
+        frames = [orjson.dumps({"token": fields.pop("token")})]
         fields.pop("deadline_ms")
-        answer = self._answer(Request(payload=payload[0], **fields))
-        self.answered += 1
-        frames = [orjson.dumps({"token": token})]
-        with suppress(zmq.Again):  # the worker has gone meanwhile, and its peers with it
-            sock.send_multipart(frames if answer is None else [*frames, answer], zmq.DONTWAIT)
+        try:
+            answer = self._answer(Request(payload=payload[0], **fields))
+            if answer is not None:
+                frames.append(answer)
+        except PeerError:
+            pass  # a peer's malformed request gets the empty answer
+        finally:
+            # In any case: a request that is never answered keeps its place for ever.
+            self.answered += 1
+            with suppress(zmq.Again):  # the worker has gone meanwhile, and its peers with it
+                sock.send_multipart(frames, zmq.DONTWAIT)
 
 
 class GapTracker:

@@ -158,13 +158,20 @@ def _check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
     )
     for key, check, values in checks:
         for value in values:
+            if not value and key in _MAY_BE_EMPTY:
+                continue
             try:
-                if value:
-                    check(value)
+                check(value)
             except ValueError as error:
                 origin = origins[key]
                 named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: {key}"
                 raise ConfigError(f"{named}: {error}") from error
+    if settings.responders.answer_s >= settings.timeouts.ping_s:
+        # While a peer waits for answers its pongs are not read.
+        raise ConfigError(f"responders.answer_s: {settings.responders.answer_s:g} must be below timeouts.ping_s")
+
+
+_MAY_BE_EMPTY: Final = frozenset({"listen", "control.endpoint", "events.endpoint"})
 
 
 def _not_ours(sub_protocol: str) -> None:

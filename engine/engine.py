@@ -39,6 +39,8 @@ from protocol.forkid import Chain, Forks
 
 # A request of a peer has at most 20 s (`protocol.requests`); its worker then says so.
 REQUEST_SECONDS: Final = 25.0
+# A broadcast of the most bytes that are allowed takes a few seconds.
+BROADCAST_SECONDS: Final = 30.0
 # A worker answers a call within milliseconds; one that takes this long is stuck.
 CALL_SECONDS: Final = 5.0
 # Workers load their libraries in about half a second each, two at a time on a small machine.
@@ -537,6 +539,10 @@ class Engine:
             if view.stage is Stage.ACTIVE and _matches(view, parameters):
                 targets.setdefault(view.worker, []).append(view.session)
         refused: dict[str, str] = {}
+        total_bytes = len(payload) * sum(map(len, targets.values()))
+        if total_bytes > self._settings.queues.broadcast_bytes:
+            limit = self._settings.queues.broadcast_bytes
+            raise CommandError("queue_full", f"{total_bytes} bytes for all sessions, {limit} are allowed in one broadcast")
         calls: dict[WorkerId, Coroutine[Any, Any, _Reply]] = {}
         for index, sessions in targets.items():
             worker = self._fleet.get(index)
@@ -544,7 +550,9 @@ class Engine:
                 name = "worker_lost" if worker is None else "queue_full"
                 refused.update((str(session), name) for session in sessions)
             else:
-                calls[index] = self._call(worker, _broadcast(parameters.capability, message, payload, tuple(sessions)))
+                calls[index] = self._call(
+                    worker, _broadcast(parameters.capability, message, payload, tuple(sessions)), BROADCAST_SECONDS
+                )
         sent = 0
         for index, answer in zip(calls, await asyncio.gather(*calls.values(), return_exceptions=True), strict=True):
             if isinstance(answer, control.Sent):

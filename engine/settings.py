@@ -134,6 +134,9 @@ class QueueSettings(Section, frozen=True):
         Bytes, Meta(description="Bytes unsent to a peer, one large message excepted; a peer over it is disconnected.")
     ] = 1024 * 1024
     goodbyes: Annotated[Count, Meta(description="Ended sockets per worker that wait for their peer to close.")] = 256
+    broadcast_bytes: Annotated[
+        Bytes, Meta(description="Bytes of one broadcast, its payload times its sessions; over it the answer is queue_full.")
+    ] = 256 * 1024 * 1024
     worker_command_bytes: Annotated[
         Bytes, Meta(description="Bytes of commands waiting for one worker; over it `send` answers queue_full.")
     ] = 32 * 1024 * 1024

@@ -60,11 +60,14 @@ class Requests:
 
     @property
     def is_full(self) -> bool:
-        """Whether another one would be too many."""
-        return len(self._pending) >= MAX_IN_FLIGHT
+        """Whether another one would be too many. Those that timed out do not count."""
+        return sum(not pending.has_timed_out for pending in self._pending.values()) >= MAX_IN_FLIGHT
 
     def begin(self, kind: MessageKind, asker_id: int, *, now: float) -> RequestId:
         """Book a request that is sent now; the id to send it under."""
+        if len(self._pending) >= MAX_IN_FLIGHT:
+            # The oldest of those that timed out gives way: its answer would be nobody's fault, nor is it worth a place.
+            del self._pending[next(pending.id for pending in self._pending.values() if pending.has_timed_out)]
         request_id = RequestId(self._next)
         self._next += 1
         self._pending[request_id] = Pending(request_id, kind, asker_id, now, now + self.timeout_seconds)

@@ -124,6 +124,7 @@ class Session:
         "_ping_sent_at",
         "_range_due",
         "_range_sent",
+        "_raw_requests",
         "_refusal",
         "_requests",
         "_table",
@@ -154,6 +155,8 @@ class Session:
         self._out: list[bytes] = []
         self._early: list[bytes] = []
         self._early_bytes = 0
+        # Requests sent as raw messages, whose answers may come.
+        self._raw_requests = 0
         self._handshake_buffer = b""
         # There from Stage.HELLO on.
         self._cipher: FrameCipher
@@ -282,11 +285,15 @@ class Session:
 
     def send(self, capability: str, message_id: int, payload: bytes) -> None:
         """Send an RLP payload as one message of a shared capability. Raises `NotSharedError`, `UsageError`."""
-        self._send_message(self._sendable(capability, message_id), payload)
+        kind = self._sendable(capability, message_id)
+        self._send_message(kind, payload)
+        self._raw_requests += kind.answer is not None
 
     def send_deflated(self, capability: str, message_id: int, body: bytes) -> None:
         """Send a payload that was deflated before, once for many sessions. Raises `NotSharedError`, `UsageError`."""
-        self._seal(self._sendable(capability, message_id), body)
+        kind = self._sendable(capability, message_id)
+        self._seal(kind, body)
+        self._raw_requests += kind.answer is not None
 
     def request(self, capability: str, message_id: int, payload: bytes, *, now: float) -> RequestId:
         """Send a request under an id of ours in place of the payload's own; `Answered` or `RequestFailed` follows, once.
@@ -558,6 +565,10 @@ class Session:
             self._events.append(Misconduct(Conduct.BAD_MESSAGE, words))
 
     def _on_unasked(self, kind: MessageKind) -> None:
+        if self._raw_requests:
+            # A request that went out by `send`, under an id that is not ours to know.
+            self._raw_requests -= 1
+            return
         self._events.append(Misconduct(Conduct.BAD_MESSAGE, f"{kind.topic} that nobody asked for"))
 
     def _expire_requests(self, requests: Requests) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from time import monotonic
 from typing import Final, Protocol, cast
 
 from protocol.control import SessionId, Traffic
 from protocol.errors import printable
-from protocol.events import EndedBy, Event
+from protocol.events import EndedBy, Event, MessageReceived
 from protocol.session import Session
 
 # Above this much unsent the peer's requests are not read either: answering a slow reader fills memory.
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         "id",
         "local",
         "misconduct",
+        "parked",
         "peer_hex",
         "remote",
         "session",
@@ -67,6 +69,8 @@ class Connection(asyncio.Protocol):
         self.local = self.remote = ""
         # Requests of the peer that responders have and have not answered.
         self.waiting_requests = 0
+        # And those that came with them and wait for their turn.
+        self.parked: deque[MessageReceived] = deque()
         # How often the peer sent what nobody asked for, and the like.
         self.misconduct = 0
         self._host = host
@@ -155,6 +159,13 @@ class Connection(asyncio.Protocol):
         """Read no further while too many of its requests wait for answers."""
         self._is_waiting = is_held
         self._heed_pauses()
+
+    def expect_answer(self, size: int) -> None:
+        """An answer of so many bytes is about to be written: it may wait for a slow reader, that is not its fault.
+
+        Bounded by the requests that wait at a time, and no more are read while much is unsent.
+        """
+        self._excepted_bytes += size
 
     def abort(self) -> None:
         """Close the socket now, whatever is unsent."""

@@ -8,12 +8,14 @@ that real clients stay. Frames, both ways: a JSON head, and where there is a pay
     {"token", "session", "peer", "topic", "version", "request_id", "deadline_ms"} · request    to the responder
     {"token"} · answer                                                                from the responder
 
-Registering again changes nothing, so that it may be said every second and reaches a worker that was replaced.
+Registering again changes nothing, so that it may be said every second and reaches a worker that was replaced. A responder
+with a ZeroMQ identity of its own adds a `start` that differs each time it starts.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from time import time_ns
 from typing import Annotated, Final, Protocol
 
 import msgspec
@@ -29,6 +31,8 @@ from protocol.events import MessageReceived
 BUDGET: Final = 256
 # A responder's largest message is an answer, and no eth message is larger.
 ANSWER_MAX_BYTES: Final = 11 * 1024 * 1024
+# The longest request that any client sends asks for 4096 hashes, which takes 135 KiB; a longer one is not worth keeping.
+OFFERED_MAX_BYTES: Final = 256 * 1024
 # Credit that one responder may have: what it has open is memory here and there.
 CREDIT_MOST: Final = 1024
 LINGER_MILLISECONDS: Final = 100
@@ -40,6 +44,7 @@ class Word(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     register: tuple[str, ...] = ()
     credit: Annotated[int, msgspec.Meta(ge=0, le=CREDIT_MOST)] = 0
     token: int | None = None
+    start: int = 0
 
 
 class Responder(msgspec.Struct):
@@ -48,7 +53,9 @@ class Responder(msgspec.Struct):
     identity: bytes
     topics: frozenset[str] = frozenset()
     credit: int = 0
-    open: int = 0
+    start: int = 0
+    # Tokens that it has; one that was too late is its own until it answers.
+    open: set[int] = msgspec.field(default_factory=set)
 
 
 class Asked(msgspec.Struct):
@@ -78,7 +85,8 @@ class Responders:
         self._answers = answers
         self._responders: OrderedDict[bytes, Responder] = OrderedDict()
         self._asked: dict[int, Asked] = {}
-        self._next_token = 0
+        # A worker that was replaced must not take an answer that its predecessor waited for.
+        self._next_token = time_ns()
         # Requests that a responder took and did not answer in time.
         self.unanswered = 0
         self._socket = context.socket(zmq.ROUTER)
@@ -95,10 +103,12 @@ class Responders:
     def ask(self, session: SessionId, peer: str | None, message: MessageReceived, *, now: float) -> bool:
         """Give a request to the responder that was idle longest; `False` where nobody takes it."""
         topic = message.kind.topic
+        if len(message.payload) > OFFERED_MAX_BYTES:
+            return False
         for responder in list(self._responders.values()):
             if (
                 topic in responder.topics
-                and responder.open < responder.credit
+                and len(responder.open) < responder.credit
                 and self._give(responder, session, peer, message, now)
             ):
                 return True
@@ -112,15 +122,16 @@ class Responders:
             self.unanswered += 1
             self._answers.on_no_answer(asked.session, asked.message)
 
-    def read(self) -> None:
-        """Take what responders say."""
+    def read(self) -> bool:
+        """Take what responders say; whether there may be more."""
         for _ in range(BUDGET):
             if self._socket.closed or not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                return
+                return False
             identity, *frames = self._socket.recv_multipart(zmq.DONTWAIT)
             problem = self._on_word(identity, frames)
             if problem:
                 self._tell(identity, [orjson.dumps({"error": problem})])
+        return True
 
     def close(self) -> None:
         """Let go of the socket."""
@@ -142,7 +153,7 @@ class Responders:
         if not self._tell(responder.identity, [orjson.dumps(head), message.payload]):
             return False
         self._next_token += 1
-        responder.open += 1
+        responder.open.add(token)
         self._asked[token] = Asked(session, message, responder.identity, now + self._seconds)
         # The next request goes to another one first.
         self._responders.move_to_end(responder.identity)
@@ -156,10 +167,14 @@ class Responders:
             return f"not understood: {error}"
         if word.token is None:
             responder = self._responders.setdefault(identity, Responder(identity))
+            if responder.start != word.start:
+                # It has started again under its old name, and knows nothing of what it had.
+                responder.start = word.start
+                responder.open.clear()
             responder.topics, responder.credit = frozenset(word.register), word.credit
             return None
         if identity in self._responders:
-            self._responders[identity].open -= 1
+            self._responders[identity].open.discard(word.token)
         return self._on_answer(identity, word.token, frames[1] if len(frames) > 1 else None)
 
     def _on_answer(self, identity: bytes, token: int, payload: bytes | None) -> str | None:
@@ -182,6 +197,8 @@ class Responders:
         """Send to one responder; one that has gone is forgotten, and what it had is answered with nothing in time."""
         try:
             self._socket.send_multipart([identity, *frames], zmq.DONTWAIT)
+        except zmq.Again:
+            return False
         except zmq.ZMQError:
             self._responders.pop(identity, None)
             return False

@@ -44,6 +44,8 @@ from workers.wheel import BUCKET_SECONDS, Wheel
 # Sockets adopted in one turn of the loop, so that a burst of accepts does not starve the sessions.
 HANDOFF_BUDGET: Final = 32
 PULSE_SECONDS: Final = 1.0
+# Of one broadcast, what is sealed in one turn of the loop: some ten milliseconds' work.
+BROADCAST_SLICE_BYTES: Final = 2 * 1024 * 1024
 # At the end: how long goodbyes of a drained worker may take in all. Each has its own deadline besides.
 DRAIN_GRACE_SECONDS: Final = 0.5
 PAGE_BYTES: Final = resource.getpagesize()
@@ -63,6 +65,7 @@ class Worker:
         self._range = LocalRange(configure.head if configure.is_head_known else None)
         # A replacement takes over the endpoint of the one that was lost.
         self._responders = Responders(configure.responder.endpoint, configure.responder.seconds, self._context, self)
+        self._is_looking = False
         self._most_open = configure.responder.most_open
         self._node = _local_node(configure, self._outbox, self._range)
         chain = configure.chain
@@ -79,7 +82,8 @@ class Worker:
         self._dials: dict[SessionId, asyncio.Task[None]] = {}
         # Who waits for the answers of peers.
         self._askers: dict[tuple[SessionId, RequestId], CallId] = {}
-        self._adopting: set[asyncio.Task[None]] = set()
+        # Tasks that the loop alone would forget.
+        self._tasks: set[asyncio.Task[None]] = set()
         self._engine: asyncio.Transport | None = None
         self._loop_lag_seconds = 0.0
         # Kept open: where the table of descriptors is full, it could not be opened.
@@ -96,10 +100,10 @@ class Worker:
         """Begin to take handoffs; `engine` is the stream that reports go up."""
         self._engine = engine
         self._loop.add_reader(self._outbox.fileno(), self._outbox.read_subscriptions)
-        self._loop.add_reader(self._responders.fileno(), self._responders.read)
+        self._loop.add_reader(self._responders.fileno(), self._read_responders)
         self._loop.add_reader(self._handoffs.fileno(), self._on_handoffs)
         self._outbox.read_subscriptions()
-        self._responders.read()
+        self._read_responders()
         self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, monotonic() + BUCKET_SECONDS)
         self._pulse_timer = self._loop.call_later(PULSE_SECONDS, self._on_pulse)
         self.report(control.Ready(os.getpid()))
@@ -159,8 +163,8 @@ class Worker:
                 self.report(control.HandoffLost(record.session, "the worker is out of file descriptors"))
                 continue
             task = self._loop.create_task(self._adopt(record, socket.socket(fileno=fds[0])))
-            self._adopting.add(task)
-            task.add_done_callback(self._adopting.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _adopt(self, handoff: Handoff, sock: socket.socket) -> None:
         setup = Setup(Role.RESPONDER, self._node, self._chain, int(time()), self._inbound, refusal=handoff.refusal)
@@ -280,12 +284,30 @@ class Worker:
             self._outbox.add(kind.topic, event, message.payload)
         if kind.answer is None:
             return []
-        if self._responders.ask(connection.id, connection.peer_hex, message, now=monotonic()):
-            connection.waiting_requests += 1
-            if connection.waiting_requests > self._most_open:
-                connection.hold_requests(is_held=True)
+        if connection.waiting_requests >= self._most_open:
+            connection.parked.append(message)
+            connection.hold_requests(is_held=True)
             return []
-        return self._answer_with_nothing(connection, message)
+        return self._serve(connection, message)
+
+    def _serve(self, connection: Connection, request: MessageReceived) -> list[Event]:
+        """Give a request to a responder, or answer it with nothing; gives the end where it is malformed."""
+        if not self._responders.ask(connection.id, connection.peer_hex, request, now=monotonic()):
+            return self._answer_with_nothing(connection, request)
+        connection.waiting_requests += 1
+        self._look_for_answers()
+        return []
+
+    def _look_for_answers(self) -> None:
+        """ZeroMQ tells of an answer on an edge, which sending swallows: look with the next turn of the loop."""
+        if not self._is_looking:
+            self._is_looking = True
+            self._loop.call_soon(self._read_responders)
+
+    def _read_responders(self) -> None:
+        self._is_looking = False
+        if self._responders.read():
+            self._look_for_answers()
 
     def _answer_with_nothing(self, connection: Connection, request: MessageReceived) -> list[Event]:
         """The valid empty answer of the request's version and id; gives the end where the request is malformed."""
@@ -298,23 +320,25 @@ class Worker:
 
     def on_answer(self, session: SessionId, request: MessageReceived, payload: bytes) -> None:
         """A responder's answer goes to the peer that asked."""
-        connection = self._answered(session)
+        connection = self._connections.get(session)
         if connection is not None:
+            connection.expect_answer(len(payload))
             connection.session.answer(request, payload)
-            connection.drive([])
+            self._on_served(connection, [])
 
     def on_no_answer(self, session: SessionId, request: MessageReceived) -> None:
         """No responder answers: the peer gets what a node sends that has nothing."""
-        connection = self._answered(session)
-        if connection is not None:
-            connection.drive(self._answer_with_nothing(connection, request))
-
-    def _answered(self, session: SessionId) -> Connection | None:
         connection = self._connections.get(session)
         if connection is not None:
-            connection.waiting_requests -= 1
-            connection.hold_requests(is_held=connection.waiting_requests > self._most_open)
-        return connection
+            self._on_served(connection, self._answer_with_nothing(connection, request))
+
+    def _on_served(self, connection: Connection, events: list[Event]) -> None:
+        """One request less waits: those that are parked have their turn, then the peer is read again."""
+        connection.waiting_requests -= 1
+        while connection.parked and connection.waiting_requests < self._most_open and not connection.session.is_closed:
+            events += self._serve(connection, connection.parked.popleft())
+        connection.hold_requests(is_held=bool(connection.parked))
+        connection.drive(events)
 
     def _on_authenticated(self, connection: Connection, event: Authenticated) -> None:
         connection.peer_hex = event.peer.hex()
@@ -432,9 +456,19 @@ class Worker:
         return True
 
     def _broadcast(self, command: control.Broadcast) -> None:
+        task = self._loop.create_task(self._broadcast_in_slices(command))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _broadcast_in_slices(self, command: control.Broadcast) -> None:
+        """Seal some megabytes in one turn of the loop, so that the other sessions get theirs."""
         body = deflate(command.payload)
         refused: dict[int, str] = {}
+        slice_bytes = 0
         for session_id in command.sessions:
+            if slice_bytes >= BROADCAST_SLICE_BYTES:
+                slice_bytes = 0
+                await asyncio.sleep(0)
             connection = self._connections.get(session_id)
             if connection is None:
                 refused[session_id] = "no_such_session"
@@ -446,6 +480,7 @@ class Worker:
                 except UsageError as error:
                     refused[session_id] = error.name
                 else:
+                    slice_bytes += len(body)
                     connection.drive([])
         self.report(control.Sent(command.call, len(command.sessions) - len(refused), refused))
 
@@ -509,7 +544,7 @@ class Worker:
         self._wheel.turn(now)
         # ZeroMQ tells of new subscriptions on an edge that a send may have swallowed: look anyway.
         self._outbox.read_subscriptions()
-        self._responders.read()
+        self._read_responders()
         self._responders.expire(now=now)
         self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, now + BUCKET_SECONDS)
 

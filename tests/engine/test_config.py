@@ -485,3 +485,17 @@ def test_a_run_directory_that_cannot_be_made_is_a_matter_of_permission(tmp_path:
     error = complaint(RunDir(tmp_path / "file" / "run").take)
     assert error.exit_code == 77
     assert "run_dir" in str(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["[access]\ndeny_cidrs = ['']", "[peers]\nstatic = ['']", "[protocols]\nextra = ['eth/70/18']"]
+)
+def test_an_empty_or_impossible_item_of_a_list_is_a_mistake(tmp_path: Path, text: str) -> None:
+    file = written(tmp_path, text)
+    key = ".".join(text.replace("[", "").split(" = ")[0].split("]\n"))
+    assert str(complaint(lambda: config.load({}, {}, file))).startswith(f"{file}: {key}: ")
+
+
+def test_answers_must_come_sooner_than_pongs(tmp_path: Path) -> None:
+    file = written(tmp_path, "[responders]\nanswer_s = 15")
+    assert "must be below timeouts.ping_s" in str(complaint(lambda: config.load({}, {}, file)))

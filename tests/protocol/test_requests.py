@@ -210,3 +210,23 @@ def test_what_cannot_be_asked_is_refused() -> None:
         session.request("eth", 3, GET, now=peer.clock.now)
     with pytest.raises(NotSharedError):
         RawPeer.at(Stage.STATUS).session.request("eth", 3, GET, now=0)
+
+
+def test_requests_that_timed_out_do_not_stop_others_for_ever() -> None:
+    requests = Requests()
+    for round_ in range(3):
+        for _ in range(MAX_IN_FLIGHT):
+            assert not requests.is_full
+            requests.begin(GET_HEADERS, 0, now=round_ * 1000)
+        assert requests.is_full
+        requests.expire(now=round_ * 1000 + 500)
+    assert len(requests) == MAX_IN_FLIGHT
+
+
+def test_the_answer_to_a_request_that_was_sent_raw_is_nobodys_fault() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    peer.session.send("eth", 3, GET)
+    peer.session.send_deflated("eth", 3, b"\x00")
+    assert peer.says(ETH + 4, encoded([77, []])) == []
+    assert peer.says(ETH + 4, encoded([77, []])) == []
+    assert [type(event) for event in peer.says(ETH + 4, encoded([77, []]))] == [Misconduct]

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import urandom
 from time import monotonic, sleep
 
 import rlp as oracle
@@ -138,15 +139,42 @@ def test_a_flood_of_requests_is_left_in_the_peers_socket_and_harms_nobody_else()
     with RunningEngine(workers=1) as engine, serving(engine, gated):
         flood, other = (Peer(engine.address, engine.node_id, CHAIN).establish() for _ in range(2))
         for number in range(200):
-            ask(flood, GET_HEADERS, number)
+            flood.session.send("eth", GET_HEADERS, encode([number, [5, 1, 0, 0]]))
+        flood.flush()  # all in one write, so that they come in one chunk
         eventually(lambda: engine.call("session", session=1)["messages_in"] > 6, "the first were read")
-        # Another peer's request of another kind is answered meanwhile.
-        ask(other, GET_BODIES, 9)
-        assert answers(other, 1) == [encode([9, []])]
+        # The flood has four of the responder's places, so that another peer's request is served, not answered with nothing.
+        ask(other, GET_HEADERS, 9)
         gate.set()
-        assert len(answers(flood, 200)) == 200
+        assert answers(other, 1) == [encode([9, [[b"\x01", (2).to_bytes(4, "big")]]])]
+        served = answers(flood, 200)
+        assert served == [encode([number, [[b"\x01", (1).to_bytes(4, "big")]]]) for number in range(200)]
         flood.close()
         other.close()
+
+
+def test_a_slow_reader_of_large_answers_is_no_peer_that_does_not_read() -> None:
+    answer = encode([1, bytes(1) * 2_000_000 + urandom(1_500_000)])
+    with (
+        RunningEngine(workers=1) as engine,
+        serving(engine, lambda _: answer),
+        Peer(engine.address, engine.node_id, CHAIN) as peer,
+    ):
+        peer.establish()
+        for number in range(5):
+            peer.session.send("eth", GET_HEADERS, encode([number, [5, 1, 0, 0]]))
+        peer.flush()
+        sleep(2.0)
+        assert len(answers(peer, 5)) == 5
+        assert engine.counts() == (0, 0, 1, 0)
+
+
+def test_a_request_too_long_for_any_client_is_not_offered() -> None:
+    with RunningEngine(workers=1) as engine, serving(engine, headers) as responder:
+        with Peer(engine.address, engine.node_id, CHAIN) as peer:
+            peer.establish()
+            peer.send(GET_HEADERS, encode([7, bytes(300_000)]))
+            assert answers(peer, 1) == [encode([7, []])]
+        assert responder.answered == 0
 
 
 def test_a_replaced_worker_learns_of_the_responder() -> None:

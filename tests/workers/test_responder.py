@@ -174,3 +174,23 @@ def test_nobody_answers_for_somebody_else(scene: Scene) -> None:
     scene.says(other, {"token": head["token"]}, b"\xc2\x01\xc0")
     scene.says(other, {"token": 12345}, b"\xc2\x01\xc0")
     assert scene.answers == []
+
+
+def test_an_answer_to_what_it_never_had_gives_a_program_no_room(scene: Scene) -> None:
+    sock = scene.program("eth.GetBlockHeaders", credit=1)
+    for token in range(20):
+        scene.says(sock, {"token": token})
+    assert [scene.asks(asked(number)) for number in range(3)] == [True, False, False]
+
+
+def test_a_program_that_starts_again_under_its_name_has_its_room_again(scene: Scene) -> None:
+    sock = scene.program("eth.GetBlockHeaders", credit=1)
+    assert scene.asks(asked(1))
+    scene.says(sock, {"register": ["eth.GetBlockHeaders"], "credit": 1, "start": 5})
+    assert scene.asks(asked(2))
+
+
+def test_a_request_too_long_to_be_honest_is_not_kept(scene: Scene) -> None:
+    scene.program("eth.GetBlockHeaders")
+    request = asked(1)
+    assert not scene.asks(MessageReceived(request.kind, bytes(256 * 1024 + 1), 100, 1))
