@@ -25,7 +25,6 @@ from engine.terminal import Arguments
 
 log = structlog.get_logger()
 
-# The short names of INTERFACE are the settings without a section.
 _EPILOG: Final = (
     "Every setting is a flag and an environment variable RLPX_ENGINE_…; a flag beats the environment beats the file. "
     "Lists are separated by commas. SIGTERM and SIGINT say goodbye to every peer, a second one is quick; SIGHUP reads the "

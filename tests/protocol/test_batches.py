@@ -13,7 +13,7 @@ repeatable = settings(derandomize=True, deadline=None)
 
 
 class Reader:
-    """A subscriber that follows `INTERFACE.md`: it checks the numbers of one topic and cuts its bodies."""
+    """A subscriber as the README describes one: it checks the numbers of one topic and cuts its bodies."""
 
     def __init__(self) -> None:
         self.seq = 0
