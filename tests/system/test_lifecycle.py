@@ -256,7 +256,7 @@ def test_sighup_uses_new_limits_and_says_what_needs_a_restart() -> None:
         file.write_text("[limits]\nmax_active_inbound = 5\n")
         with RunningEngine("--conf", str(file), workers=1) as engine:
             assert engine.call("counts")["limits"]["max_active_inbound"] == 5
-            file.write_text("[limits]\nmax_active_inbound = 7\n[timeouts]\nping_s = 3\n")
+            file.write_text("[limits]\nmax_active_inbound = 7\n[timeouts]\nping_s = 30\n")
             engine.process.send_signal(signal.SIGHUP)
             eventually(lambda: engine.call("counts")["limits"]["max_active_inbound"] == 7, "the new limit")
             assert '"needs_restart": ["timeouts"]' in engine.stderr
