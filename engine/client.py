@@ -11,9 +11,10 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from time import monotonic, time_ns
 from types import TracebackType
@@ -89,7 +90,21 @@ class Gap(msgspec.Struct, frozen=True):
     missed: int
 
 
-class Client:
+class _Closing(AbstractContextManager["_Closing"]):
+    """`with` closes it at the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the sockets."""
+
+
+class Client(_Closing):
     """Calls commands, one at a time. Raises `EngineError` and `EngineUnavailableError`."""
 
     def __init__(self, endpoint: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> None:
@@ -129,14 +144,8 @@ class Client:
         self._socket.close()
         self._context.term()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-
-class Subscriber:
+class Subscriber(_Closing):
     """Reads the events of some topics; each topic is a prefix, the empty one is all. Losses come as `Gap`s."""
 
     def __init__(self, endpoint: str, topics: list[str]) -> None:
@@ -176,12 +185,6 @@ class Subscriber:
         self._socket.close()
         self._context.term()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
 
 class Request(msgspec.Struct, frozen=True):
     """What a peer asks: `payload` is its message as it came, with its own request id."""
@@ -194,7 +197,7 @@ class Request(msgspec.Struct, frozen=True):
     payload: bytes
 
 
-class Responder:
+class Responder(_Closing):
     """Answers peers' requests of some topics, over all workers, and again after one was replaced.
 
     `answer` gets each request and gives the payload of the response (its request id may be any), or `None` for the empty
@@ -236,12 +239,6 @@ class Responder:
         for sock in self._sockets.values():
             sock.close()
         self._context.term()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _register(self) -> bool:
         """Tell every worker, those that are new as well; whether all have heard. Saying it again changes nothing."""

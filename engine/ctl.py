@@ -51,13 +51,9 @@ def parser() -> argparse.ArgumentParser:
     ):
         send = commands.add_parser(name, help=words)
         send.add_argument("session", type=int, metavar="ID")
-        send.add_argument("capability", metavar="CAPABILITY", help="eth or snap")
-        send.add_argument("message", metavar="MESSAGE", help="its name or its id within the capability")
-        send.add_argument("payload", metavar="PAYLOAD", help="RLP, 0x and hex")
+        _add_message(send)
     broadcast = commands.add_parser("broadcast", help="send one message to every active session that matches")
-    broadcast.add_argument("capability", metavar="CAPABILITY", help="eth or snap")
-    broadcast.add_argument("message", metavar="MESSAGE", help="its name or its id within the capability")
-    broadcast.add_argument("payload", metavar="PAYLOAD", help="RLP, 0x and hex")
+    _add_message(broadcast)
     _add_filter(broadcast)
     status = commands.add_parser("set-status", help="announce another head in new handshakes")
     status.add_argument("number", type=int)
@@ -81,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
     history = commands.add_parser("history", help="the last ended sessions and attempts")
     history.add_argument("--limit", type=int)
     return arguments
+
+
+def _add_message(command: argparse.ArgumentParser) -> None:
+    command.add_argument("capability", metavar="CAPABILITY", help="eth or snap")
+    command.add_argument("message", metavar="MESSAGE", help="its name or its id within the capability")
+    command.add_argument("payload", metavar="PAYLOAD", help="RLP, 0x and hex")
 
 
 def _add_filter(command: argparse.ArgumentParser) -> None:

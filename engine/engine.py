@@ -519,13 +519,9 @@ class Engine:
 
     async def send(self, parameters: commands.SendParameters) -> commands.DoneResult:
         """Send one message to one peer, as it is: an RLP payload of a shared capability."""
-        view = self._view(parameters.session)
-        message = commands.message_of(parameters)
-        payload = commands.payload_of(parameters)
-        worker = self._worker_of(view)
-        self._heed_command_queue(worker, len(payload))
+        worker, session, message, payload = self._outgoing(parameters)
         reply = await self._call(
-            worker, lambda call: control.SendMessage(call, view.session, parameters.capability, message, payload)
+            worker, lambda call: control.SendMessage(call, session, parameters.capability, message, payload)
         )
         _raise_error(reply)
         return commands.DoneResult(1)
@@ -565,14 +561,10 @@ class Engine:
 
     async def request(self, parameters: commands.RequestParameters) -> commands.AnswerResult:
         """Send one request to one peer and await its answer, or the error by which it has none."""
-        view = self._view(parameters.session)
-        payload = commands.payload_of(parameters)
-        message = commands.message_of(parameters)
-        worker = self._worker_of(view)
-        self._heed_command_queue(worker, len(payload))
+        worker, session, message, payload = self._outgoing(parameters)
         answer = await self._call(
             worker,
-            lambda call: control.AskPeer(call, view.session, parameters.capability, message, payload),
+            lambda call: control.AskPeer(call, session, parameters.capability, message, payload),
             REQUEST_SECONDS,
         )
         _raise_error(answer)
@@ -771,11 +763,16 @@ class Engine:
     def _is_command_queue_full(self, worker: WorkerProcess, more_bytes: int) -> bool:
         return worker.queued_command_bytes + more_bytes > self._settings.queues.worker_command_bytes
 
-    def _heed_command_queue(self, worker: WorkerProcess, more_bytes: int) -> None:
-        if self._is_command_queue_full(worker, more_bytes):
-            raise CommandError(
-                "queue_full", f"{worker.queued_command_bytes} bytes of commands wait for worker {worker.index}"
-            )
+    def _outgoing(self, parameters: commands.SendParameters) -> tuple[WorkerProcess, SessionId, int, bytes]:
+        """Worker, session, message id and payload of one message to one peer. Raises `CommandError`."""
+        view = self._view(parameters.session)
+        message = commands.message_of(parameters)
+        payload = commands.payload_of(parameters)
+        worker = self._worker_of(view)
+        if self._is_command_queue_full(worker, len(payload)):
+            queued = worker.queued_command_bytes
+            raise CommandError("queue_full", f"{queued} bytes of commands wait for worker {worker.index}")
+        return worker, view.session, message, payload
 
     def _view(self, number: int) -> SessionView:
         view = self._views.get(SessionId(number))

@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
             messages_in=session.messages_in,
             messages_out=session.messages_out,
             rtt_ms=None if rtt is None else round(rtt * 1000, 3),
-            queued_bytes=0 if self._transport is None else self._transport.get_write_buffer_size(),
+            queued_bytes=self.queued_bytes,
         )
 
     @property

@@ -247,9 +247,6 @@ class Worker:
         self._wheel.enter(connection)
         return connection
 
-    def _forget(self, connection: Connection) -> None:
-        self._connections.pop(connection.id, None)
-
     # -- what sessions tell -----------------------------------------------------------------------------------------------
 
     def on_events(self, connection: Connection, events: list[Event]) -> None:
@@ -360,7 +357,7 @@ class Worker:
         )
 
     def _on_closed(self, connection: Connection, event: Closed) -> None:
-        self._forget(connection)
+        self._connections.pop(connection.id, None)
         self.report(
             control.SessionClosed(
                 connection.id, event.ended_by, event.reason, event.cause, event.stage, connection.traffic()
