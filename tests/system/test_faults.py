@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from time import monotonic, sleep
 
 import psutil
@@ -47,7 +48,7 @@ def lowest_free_descriptor(process: psutil.Process) -> int:
     seen: list[set[str]] = []
 
     def is_at_rest() -> bool:
-        seen.append(set(os.listdir(f"/proc/{process.pid}/fd")))
+        seen.append({file.name for file in Path(f"/proc/{process.pid}/fd").iterdir()})
         sleep(0.1)
         return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3]
 
