@@ -19,7 +19,8 @@ import zmq
 
 from engine import VERSION, config, logs
 from engine.config import ConfigError, Loaded, RunDir
-from engine.engine import Engine, Identity, listen
+from engine.engine import Engine, listen
+from engine.identity import Identity
 from engine.settings import setting_fields
 from engine.terminal import Arguments
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Protocol
 from msgspec import Meta, Struct
 
 from engine.rpc import CommandError, Method, Parameters, Registry
+from engine.settings import Level, SubProtocolText
 from protocol.capabilities import LAST_CODE
 from protocol.errors import DisconnectReason
 from protocol.messages import message_id
@@ -146,6 +147,25 @@ class SetLimitsParameters(Parameters, frozen=True, kw_only=True):
     max_active_outbound: Limit | None = None
 
 
+class AddSubProtocolParameters(Parameters, frozen=True, kw_only=True):
+    """A sub-protocol to offer, `NAME/VERSION/MESSAGES[/MAX_BYTES]`; `required` refuses peers that do not share its name."""
+
+    protocol: SubProtocolText
+    required: bool = False
+
+
+class RemoveSubProtocolParameters(Parameters, frozen=True, kw_only=True):
+    """`NAME/VERSION` of a sub-protocol to offer no more."""
+
+    protocol: Annotated[str, Meta(pattern="^[a-z][a-z0-9]{0,7}/[0-9]{1,3}$")]
+
+
+class LogLevelParameters(Parameters, frozen=True, kw_only=True):
+    """The least level that is written."""
+
+    level: Level
+
+
 class HistoryParameters(Parameters, frozen=True, kw_only=True):
     """How many."""
 
@@ -242,6 +262,28 @@ class PeersResult(Struct, frozen=True):
     bans: list[Ban]
 
 
+class NamedSubProtocol(Struct, frozen=True):
+    """A capability that is offered, its number of message codes, and the most bytes that a message inflates to."""
+
+    protocol: str
+    messages: int
+    max_bytes: int
+
+
+class SubProtocolsResult(Struct, frozen=True):
+    """What is offered, and the names that a peer must share."""
+
+    offered: list[NamedSubProtocol]
+    required: list[str]
+
+
+class LogLevelResult(Struct, frozen=True):
+    """The level now, and before."""
+
+    level: str
+    before: str
+
+
 class ConfirmedResult(Struct, frozen=True):
     """Which workers have confirmed, and which have not."""
 
@@ -290,6 +332,18 @@ class Commands(Protocol):
 
     async def set_status(self, parameters: SetStatusParameters) -> ConfirmedResult:
         """Announce another head in new handshakes."""
+
+    async def subprotocols(self, parameters: NoParameters) -> SubProtocolsResult:
+        """What every new Hello offers."""
+
+    async def subprotocols_add(self, parameters: AddSubProtocolParameters) -> ConfirmedResult:
+        """Offer a sub-protocol in new handshakes."""
+
+    async def subprotocols_remove(self, parameters: RemoveSubProtocolParameters) -> ConfirmedResult:
+        """Offer a sub-protocol no more."""
+
+    async def log_level(self, parameters: LogLevelParameters) -> LogLevelResult:
+        """Write lines of this level and above."""
 
     async def peers(self, parameters: NoParameters) -> PeersResult:
         """Static and trusted peers, and bans."""
@@ -346,6 +400,16 @@ def registry(engine: Commands, version: str) -> Registry:
             engine.request,
         ),
         Method("set-status", SetStatusParameters, ConfirmedResult, ("invalid_params",), engine.set_status),
+        Method("subprotocols", NoParameters, SubProtocolsResult, (), engine.subprotocols),
+        Method("subprotocols-add", AddSubProtocolParameters, ConfirmedResult, ("invalid_params",), engine.subprotocols_add),
+        Method(
+            "subprotocols-remove",
+            RemoveSubProtocolParameters,
+            ConfirmedResult,
+            ("invalid_params",),
+            engine.subprotocols_remove,
+        ),
+        Method("log-level", LogLevelParameters, LogLevelResult, ("invalid_params",), engine.log_level),
         Method("peers", NoParameters, PeersResult, (), engine.peers),
         Method("peers-add", AddPeerParameters, PeersResult, ("invalid_params",), engine.peers_add),
         Method("peers-remove", RemovePeerParameters, PeersResult, ("invalid_params", "no_such_peer"), engine.peers_remove),

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from engine.dialer import parse_enode
+from engine.protocols import parse_sub_protocol
 from engine.settings import SettingField, Settings, as_toml, setting_fields
-from protocol import eth, snap
 from protocol.crypto import PrivateKey
 from protocol.errors import UsageError
 from protocol.forkid import Chain
@@ -150,7 +150,7 @@ def _check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
         ("throttle.exempt_cidrs", ipaddress.ip_network, settings.throttle.exempt_cidrs),
         ("access.allow_cidrs", ipaddress.ip_network, settings.access.allow_cidrs),
         ("access.deny_cidrs", ipaddress.ip_network, settings.access.deny_cidrs),
-        ("protocols.extra", _not_ours, settings.protocols.extra),
+        ("protocols.extra", parse_sub_protocol, settings.protocols.extra),
         ("peers.static", parse_enode, settings.peers.static),
         ("peers.trusted", parse_enode, settings.peers.trusted),
         ("control.endpoint", _loopback_endpoint, [settings.control.endpoint]),
@@ -172,12 +172,6 @@ def _check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 _MAY_BE_EMPTY: Final = frozenset({"listen", "control.endpoint", "events.endpoint"})
-
-
-def _not_ours(sub_protocol: str) -> None:
-    name = sub_protocol.partition("/")[0]
-    if name in {eth.NAME, snap.NAME}:
-        raise ValueError(f"{sub_protocol}: {name} is spoken already")
 
 
 def _loopback_endpoint(endpoint: str) -> None:

@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     for name, words in (
         ("status", "version, identity, workers, counts"),
         ("peers", "static and trusted peers, and bans"),
+        ("subprotocols", "what every new handshake offers"),
         ("counts", "pending and active sessions, and their limits"),
         ("discover", "the OpenRPC document of all commands"),
         ("shutdown", "goodbye to every peer, then the end"),
@@ -76,7 +77,19 @@ def parser() -> argparse.ArgumentParser:
         limits.add_argument(f"--max-{way}", type=int)
     history = commands.add_parser("history", help="the last ended sessions and attempts")
     history.add_argument("--limit", type=int)
+    _add_live(commands)
     return arguments
+
+
+def _add_live(commands: argparse._SubParsersAction[Arguments]) -> None:
+    """What changes a running engine."""
+    add = commands.add_parser("subprotocols-add", help="offer a sub-protocol of your own in new handshakes")
+    add.add_argument("protocol", metavar="NAME/VERSION/MESSAGES[/MAX_BYTES]")
+    add.add_argument("--required", action="store_true", default=None, help="refuse peers that do not share its name")
+    remove = commands.add_parser("subprotocols-remove", help="offer a sub-protocol no more")
+    remove.add_argument("protocol", metavar="NAME/VERSION")
+    level = commands.add_parser("log-level", help="write log lines of this level and above")
+    level.add_argument("level", metavar="debug|info|warning|error")
 
 
 def _add_message(command: argparse.ArgumentParser) -> None:
@@ -178,6 +191,14 @@ def _peers(result: dict[str, Any]) -> str:
     return _table(rows) + "\n" + _table(bans)
 
 
+def _subprotocols(result: dict[str, Any]) -> str:
+    rows = [["protocol", "messages", "max_bytes", "required"]]
+    for item in result["offered"]:
+        is_required = item["protocol"].partition("/")[0] in result["required"]
+        rows.append([shown(cell) for cell in (item["protocol"], item["messages"], item["max_bytes"], is_required)])
+    return _table(rows)
+
+
 _SHOWN: Final[dict[str, Callable[[Any], str]]] = {
     "status": _status,
     "counts": _counts,
@@ -186,6 +207,7 @@ _SHOWN: Final[dict[str, Callable[[Any], str]]] = {
     "peers-add": _peers,
     "peers-remove": _peers,
     "sessions": _sessions,
+    "subprotocols": _subprotocols,
     "history": _history,
 }
 

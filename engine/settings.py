@@ -14,10 +14,12 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Milliseconds = Annotated[float, Meta(gt=0, le=60_000)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 32)]
+Level = Literal["debug", "info", "warning", "error"]
 
 
-# A capability's name has up to 8 ASCII letters and digits (rlpx.md); then its version and its number of message codes.
-SubProtocolText = Annotated[str, Meta(pattern="^[a-z][a-z0-9]{0,7}/[0-9]{1,3}/[0-9]{1,2}$")]
+# A capability's name has up to 8 ASCII letters and digits (rlpx.md); then its version, its number of message codes, and the
+# most bytes that a message may inflate to.
+SubProtocolText = Annotated[str, Meta(pattern="^[a-z][a-z0-9]{0,7}/[0-9]{1,3}/[0-9]{1,2}(/[0-9]{1,8})?$")]
 CapabilityName = Annotated[str, Meta(pattern="^[a-z][a-z0-9]{0,7}$")]
 
 
@@ -42,7 +44,7 @@ class ProtocolSettings(Section, frozen=True):
     ] = ()
     extra: Annotated[
         tuple[SubProtocolText, ...],
-        Meta(description="Your own sub-protocols, NAME/VERSION/MESSAGES; their topics are NAME.0, NAME.1, …"),
+        Meta(description="Your own sub-protocols, NAME/VERSION/MESSAGES[/MAX_BYTES]; their topics are NAME.0, NAME.1, …"),
     ] = ()
     required: Annotated[
         tuple[CapabilityName, ...], Meta(description="Names that a peer must share; others are told 'useless peer'.")
@@ -187,7 +189,7 @@ class ResponderSettings(Section, frozen=True):
 class LogSettings(Section, frozen=True):
     """What goes to stderr."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level that is written.")] = "info"
+    level: Annotated[Level, Meta(description="Least level that is written.")] = "info"
     format: Annotated[
         Literal["auto", "console", "json"], Meta(description="auto: readable on a terminal, JSON lines elsewhere.")
     ] = "auto"

@@ -7,17 +7,18 @@ from typing import Final
 
 import msgspec
 
-from protocol.p2p import FIRST_CAPABILITY_CODE, Capability
+from protocol.p2p import FIRST_CAPABILITY_CODE, MAX_PAYLOAD_BYTES, Capability
 
 # Codes are one byte on our wires: 0x80 and above would need two.
 LAST_CODE: Final = 0x7F
 
 
 class SubProtocol(msgspec.Struct, frozen=True):
-    """A capability that we speak, with the number of message codes it takes."""
+    """A capability that we speak, with the number of message codes it takes, and the most that a payload inflates to."""
 
     capability: Capability
     messages: int
+    limit_bytes: int = MAX_PAYLOAD_BYTES
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -26,6 +27,7 @@ class Shared(msgspec.Struct, frozen=True):
     capability: Capability
     offset: int
     messages: int
+    limit_bytes: int = MAX_PAYLOAD_BYTES
 
 
 def share(ours: Iterable[SubProtocol], theirs: Iterable[Capability]) -> tuple[Shared, ...]:
@@ -45,6 +47,6 @@ def share(ours: Iterable[SubProtocol], theirs: Iterable[Capability]) -> tuple[Sh
     for _, protocol in sorted(best.items(), key=lambda item: item[0].encode()):
         if offset + protocol.messages > LAST_CODE + 1:
             break
-        shared.append(Shared(protocol.capability, offset, protocol.messages))
+        shared.append(Shared(protocol.capability, offset, protocol.messages, protocol.limit_bytes))
         offset += protocol.messages
     return tuple(shared)

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, NewType, TypeVar
 
 import msgspec
 
+from protocol.capabilities import SubProtocol
 from protocol.errors import DisconnectReason
 from protocol.eth import Head
 from protocol.events import Conduct, EndedBy, Stage
@@ -32,9 +33,6 @@ class NodeConfig(msgspec.Struct, frozen=True):
     key: bytes
     client: str
     listen_port: int
-    # Name, version and number of message codes.
-    protocols: tuple[tuple[str, int, int], ...]
-    required: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"NodeConfig(client={self.client!r}, key=secret)"
@@ -57,7 +55,7 @@ class SessionConfig(msgspec.Struct, frozen=True):
     max_goodbyes: int
     max_bad_messages: int
     ends_on_breach: bool
-    write_queue_bytes: int
+    queue_bytes: int
 
 
 class OutboxConfig(msgspec.Struct, frozen=True):
@@ -83,6 +81,8 @@ class Configure(msgspec.Struct, frozen=True, tag="configure"):
 
     worker: WorkerId
     node: NodeConfig
+    protocols: tuple[SubProtocol, ...]
+    required: tuple[str, ...]
     chain: Chain
     head: Head
     is_head_known: bool
@@ -172,6 +172,14 @@ class SetHead(msgspec.Struct, frozen=True, tag="set_head"):
     head: Head
 
 
+class SetProtocols(msgspec.Struct, frozen=True, tag="set_protocols"):
+    """New handshakes offer these sub-protocols, and want the `required` names shared; a `Reply` follows."""
+
+    call: CallId
+    protocols: tuple[SubProtocol, ...]
+    required: tuple[str, ...]
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Say goodbye to every peer, then end the process."""
 
@@ -179,7 +187,7 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     cause: str
 
 
-Command = Dial | Judge | DisconnectSession | SendMessage | Broadcast | AskPeer | AskSessions | SetHead | Drain
+Command = Dial | Judge | DisconnectSession | SendMessage | Broadcast | AskPeer | AskSessions | SetHead | SetProtocols | Drain
 
 # -- reports: worker to engine ----------------------------------------------------------------------------------------------
 

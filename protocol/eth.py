@@ -160,7 +160,7 @@ class Status(msgspec.Struct, frozen=True):
 
 def sub_protocol(version: int) -> SubProtocol:
     """Eth in one of its versions, as offered in a Hello."""
-    return SubProtocol(Capability(NAME, version), MESSAGE_COUNTS[version])
+    return SubProtocol(Capability(NAME, version), MESSAGE_COUNTS[version], MAX_MESSAGE_BYTES)
 
 
 def local_status(version: int, chain: LocalChain, wall_seconds: int) -> Status:

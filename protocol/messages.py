@@ -11,14 +11,12 @@ from protocol import eth, snap
 from protocol.capabilities import LAST_CODE, Shared
 from protocol.errors import NotSharedError
 from protocol.eth import MessageType, Role
-from protocol.p2p import MAX_PAYLOAD_BYTES, Capability
+from protocol.p2p import Capability
 
 # Peers choose from few sets, but a hostile one must not fill memory with tables.
 TABLES_KEPT: Final = 256
 
 _KNOWN: Final = {eth.NAME: eth.MESSAGES, snap.NAME: snap.MESSAGES}
-# geth holds snap to the same 10 MiB as eth; a sub-protocol of the user's has the frame's limit only.
-_LIMITS_BYTES: Final = {eth.NAME: eth.MAX_MESSAGE_BYTES, snap.NAME: eth.MAX_MESSAGE_BYTES}
 
 
 class MessageKind(msgspec.Struct, frozen=True):
@@ -113,6 +111,6 @@ def _kind(shared: Shared, row: MessageType) -> MessageKind:
         name=row.name,
         topic=f"{name}.{row.name}",
         role=row.role,
-        limit_bytes=_LIMITS_BYTES.get(name, MAX_PAYLOAD_BYTES),
+        limit_bytes=shared.limit_bytes,
         answer=row.id + 1 if row.role is Role.REQUEST else None,
     )

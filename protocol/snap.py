@@ -33,8 +33,8 @@ _GET_BLOCK_ACCESS_LISTS_ID: Final = 0x08
 
 
 def sub_protocol(version: int) -> SubProtocol:
-    """Snap in one of its versions, as offered in a Hello."""
-    return SubProtocol(Capability(NAME, version), MESSAGE_COUNTS[version])
+    """Snap in one of its versions, as offered in a Hello. geth holds its messages to the same 10 MiB as eth's."""
+    return SubProtocol(Capability(NAME, version), MESSAGE_COUNTS[version], eth.MAX_MESSAGE_BYTES)
 
 
 def empty_answer(request_id: int, message_id: int, payload: bytes) -> bytes:

@@ -33,7 +33,7 @@ from protocol.events import (
     Stage,
 )
 from protocol.forkid import Forks
-from protocol.p2p import Capability, Hello, deflate
+from protocol.p2p import Hello, deflate
 from protocol.requests import RequestId
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 from workers.connection import Connection
@@ -59,7 +59,7 @@ class Worker:
         self._handoffs = handoffs
         self._config = configure.session
         self.goodbye_seconds = configure.session.goodbye_seconds
-        self.write_queue_bytes = configure.session.write_queue_bytes
+        self.write_queue_bytes = configure.session.queue_bytes
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._outbox = Outbox(configure.worker, configure.outbox, self._context, loop.call_later)
         self._range = LocalRange(configure.head if configure.is_head_known else None)
@@ -512,6 +512,10 @@ class Worker:
         self._range.head = command.head
         self.report(control.Reply(command.call))
 
+    def _set_protocols(self, command: control.SetProtocols) -> None:
+        self._node = _offering(self._node, command.protocols, command.required)
+        self.report(control.Reply(command.call))
+
     def _drain(self, command: control.Drain) -> None:
         self._is_draining = True
         for task in list(self._dials.values()):
@@ -530,6 +534,7 @@ class Worker:
         control.AskPeer: _ask_peer,
         control.AskSessions: _ask_sessions,
         control.SetHead: _set_head,
+        control.SetProtocols: _set_protocols,
         control.Drain: _drain,
     }
 
@@ -563,11 +568,15 @@ class Worker:
 
 
 def _local_node(configure: Configure, outbox: Outbox, local_range: LocalRange) -> LocalNode:
-    node = configure.node
-    key = crypto.PrivateKey(node.key)
-    protocols = tuple(SubProtocol(Capability(name, version), count) for name, version, count in node.protocols)
-    hello = Hello(node.client, tuple(item.capability for item in protocols), node.listen_port, key.id)
-    return LocalNode(key, hello, protocols, outbox.interest, os.urandom, local_range, frozenset(node.required))
+    key = crypto.PrivateKey(configure.node.key)
+    hello = Hello(configure.node.client, (), configure.node.listen_port, key.id)
+    node = LocalNode(key, hello, (), outbox.interest, os.urandom, local_range)
+    return _offering(node, configure.protocols, configure.required)
+
+
+def _offering(node: LocalNode, protocols: tuple[SubProtocol, ...], required: tuple[str, ...]) -> LocalNode:
+    hello = msgspec.structs.replace(node.hello, capabilities=tuple(item.capability for item in protocols))
+    return msgspec.structs.replace(node, hello=hello, protocols=protocols, required=frozenset(required))
 
 
 def _remote_chain(status: Status) -> control.RemoteChain:

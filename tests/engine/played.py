@@ -8,9 +8,8 @@ import socket
 import subprocess
 from collections.abc import Callable
 
-from protocol import control
+from protocol import control, eth
 from protocol.control import Configure, Handoff, WorkerId
-from protocol.eth import Head
 from protocol.forkid import Chain
 
 
@@ -27,13 +26,15 @@ def configuration(index: WorkerId) -> Configure:
         max_goodbyes=256,
         max_bad_messages=4,
         ends_on_breach=True,
-        write_queue_bytes=1 << 20,
+        queue_bytes=1 << 20,
     )
     return Configure(
         worker=index,
-        node=control.NodeConfig(b"\x11" * 32, "tests", 30303, (("eth", 69, 18),)),
+        node=control.NodeConfig(b"\x11" * 32, "tests", 30303),
+        protocols=(eth.sub_protocol(69),),
+        required=(),
         chain=Chain("dev", 1, "ab" * 32),
-        head=Head(0, b"\xab" * 32),
+        head=eth.Head(0, b"\xab" * 32),
         is_head_known=False,
         session=session,
         outbox=control.OutboxConfig("inproc://traffic", 0.002, 1 << 17, 1000),

@@ -102,6 +102,6 @@ def test_what_follows_a_capability_without_room_is_not_shared_either() -> None:
 def test_all_that_we_speak_fits_at_once() -> None:
     ours = [eth.sub_protocol(72), snap.sub_protocol(2)]
     assert share(ours, [protocol.capability for protocol in ours]) == (
-        Shared(Capability("eth", 72), 0x10, 22),
-        Shared(Capability("snap", 2), 0x26, 10),
+        Shared(Capability("eth", 72), 0x10, 22, 10 << 20),
+        Shared(Capability("snap", 2), 0x26, 10, 10 << 20),
     )

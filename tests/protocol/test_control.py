@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import control
+from protocol import control, eth, snap
 from protocol.control import (
     CallId,
     Command,
@@ -236,7 +236,9 @@ def configuration(chain_file: str) -> Configure:
     chain = msgspec.convert(tomllib.loads((CONF / f"{chain_file}.toml").read_text(encoding="utf-8")), Chain)
     return Configure(
         worker=WorkerId(1),
-        node=NodeConfig(KEY, "rlpx-engine/0.1.0", 30303, (("eth", 69, 18), ("snap", 1, 8))),
+        node=NodeConfig(KEY, "rlpx-engine/0.1.0", 30303),
+        protocols=(eth.sub_protocol(69), snap.sub_protocol(1)),
+        required=("eth",),
         chain=chain,
         head=Head(0, chain.genesis, total_difficulty="58750003716598352816469"),
         is_head_known=True,

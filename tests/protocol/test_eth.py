@@ -371,7 +371,7 @@ def test_requests_are_the_messages_that_get_and_the_next_id_answers() -> None:
 
 def test_each_version_takes_its_number_of_codes() -> None:
     assert [eth.sub_protocol(version) for version in (66, 67, 68, 69, 70, 71, 72)] == [
-        SubProtocol(Capability("eth", version), count)
+        SubProtocol(Capability("eth", version), count, 10 << 20)
         for version, count in [(66, 17), (67, 17), (68, 17), (69, 18), (70, 18), (71, 20), (72, 22)]
     ]
     assert eth.VERSIONS == (66, 67, 68, 69, 70, 71, 72)

@@ -43,8 +43,8 @@ def test_the_messages_have_the_names_of_the_specification_and_the_next_id_answer
 
 def test_each_version_takes_its_number_of_codes() -> None:
     assert snap.VERSIONS == (1, 2)
-    assert snap.sub_protocol(1) == SubProtocol(Capability("snap", 1), 8)
-    assert snap.sub_protocol(2) == SubProtocol(Capability("snap", 2), 10)
+    assert snap.sub_protocol(1) == SubProtocol(Capability("snap", 1), 8, 10 << 20)
+    assert snap.sub_protocol(2) == SubProtocol(Capability("snap", 2), 10, 10 << 20)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import pytest
 
 from engine.client import EngineError
 from engine.config import load_chain
+from protocol.crypto import PrivateKey
 from tests.system.harness import RunningEngine, eventually
 from tests.system.peers import Peer
 
 CHAIN = load_chain("dev")
+LISTENER = PrivateKey(b"\x22" * 32).id
 
 
 def test_a_static_peer_of_the_configuration_is_dialled_and_one_by_command_too() -> None:
@@ -94,3 +96,40 @@ def test_a_sub_protocol_of_the_users_carries_messages_both_ways() -> None:
         log.wait("eth.Transactions")
         with RunningEngine(workers=1) as other, pytest.raises(EngineError, match="useless_peer"):
             other.call("dial", enode=second.enode, wait=True)
+
+
+def test_sub_protocols_come_and_go_while_it_runs_and_a_replaced_worker_knows_them() -> None:
+    with RunningEngine(workers=1) as first, RunningEngine(workers=1) as second:
+        for engine in (first, second):
+            assert engine.call("subprotocols-add", protocol="wit/0/4/1024", required=True) == {
+                "confirmed": [0],
+                "missing": [],
+            }
+        second.workers()[0].kill()
+        eventually(lambda: second.call("status")["workers"][0]["ready"] or None, "a replacement")
+        log = second.log("wit.", "session.closed")
+        dialled = first.call("dial", enode=second.enode, wait=True)
+        assert dialled["established"]["shared"] == ["eth/72", "wit/0"]
+        session = dialled["session"]
+        first.call("send", session=session, capability="wit", message=3, payload="0x83" + "00" * 3)
+        assert log.wait("wit.3").payload == b"\x83\0\0\0"
+        # More than the sub-protocol's messages may have.
+        first.call("send", session=session, capability="wit", message=0, payload="0xb90800" + "00" * 2048)
+        assert log.wait("session.closed").fields["reason"] == "protocol_breach"
+        with RunningEngine(workers=1) as other, pytest.raises(EngineError, match="useless_peer"):
+            other.call("dial", enode=second.enode, wait=True)
+        assert second.call("subprotocols-remove", protocol="wit/0")["confirmed"] == [0]
+        with RunningEngine(workers=1) as other:
+            assert other.call("dial", enode=second.enode, wait=True)["established"]["shared"] == ["eth/72"]
+        with pytest.raises(EngineError, match="none of your own"):
+            second.call("subprotocols-remove", protocol="wit/0")
+
+
+def test_the_log_level_changes_while_it_runs() -> None:
+    with RunningEngine("--access.deny-cidrs", "127.0.0.9/32", workers=1) as engine:
+        denied = f"enode://{LISTENER.hex()}@127.0.0.9:30303"
+        assert engine.call("log-level", level="debug") == {"level": "debug", "before": "info"}
+        engine.call("peers-add", enode=denied)
+        eventually(lambda: "a static peer was not dialled" in engine.stderr, "a line of the new level")
+        with pytest.raises(EngineError, match="level"):
+            engine.call("log-level", level="loud")

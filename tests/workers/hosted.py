@@ -40,8 +40,9 @@ def configuration(folder: Path, session: control.SessionConfig | None = None) ->
             key=LISTENER.key.secret,
             client="tests/worker",
             listen_port=30303,
-            protocols=tuple((item.capability.name, item.capability.version, item.messages) for item in PROTOCOLS),
         ),
+        protocols=PROTOCOLS,
+        required=(),
         chain=DEV,
         head=HEAD,
         is_head_known=True,
@@ -62,7 +63,7 @@ SESSIONS = control.SessionConfig(
     max_goodbyes=256,
     max_bad_messages=4,
     ends_on_breach=True,
-    write_queue_bytes=1 << 20,
+    queue_bytes=1 << 20,
 )
 
 

@@ -366,7 +366,7 @@ def test_what_cannot_be_sent_is_a_reply_with_its_name(
 
 def test_a_peer_that_does_not_read_fills_its_own_queue_only(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with hosted(tmp_path, write_queue_bytes=1 << 16) as engine:
+        async with hosted(tmp_path, queue_bytes=1 << 16) as engine:
             await engine.established(ONE)
             noise = os.urandom(1 << 18)
             for _ in range(200):

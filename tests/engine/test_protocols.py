@@ -1,0 +1,65 @@
+"""What a Hello offers: eth and snap by the settings, the user's own as they come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.protocols import Protocols, parse_sub_protocol
+from engine.settings import ProtocolSettings
+from protocol import eth, snap
+from protocol.capabilities import SubProtocol
+from protocol.p2p import Capability
+
+WIT = SubProtocol(Capability("wit", 0), 4, 65_536)
+
+
+def test_what_is_offered_is_in_the_settings() -> None:
+    protocols = Protocols(ProtocolSettings(eth=(70, 69, 69), snap=(1,), extra=("wit/0/4/65536",), required=("wit",)))
+    assert protocols.offered == (eth.sub_protocol(69), eth.sub_protocol(70), snap.sub_protocol(1), WIT)
+    assert protocols.extra == (WIT,)
+    assert protocols.required == ("wit",)
+    assert not protocols.has_changed
+
+
+def test_a_limit_in_bytes_may_be_left_out() -> None:
+    assert parse_sub_protocol("wit/0/4").limit_bytes == 16 * 1024 * 1024 - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("eth/70/18", "eth is spoken already"), ("snap/1/8", "snap is"), ("wit/0/4/16777216", "no message has more than")],
+)
+def test_what_cannot_be_offered_is_said_why(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_sub_protocol(text)
+
+
+def test_one_of_the_users_own_comes_changes_and_goes() -> None:
+    protocols = Protocols(ProtocolSettings(eth=(69,)))
+    protocols.add(WIT, is_required=True)
+    assert protocols.offered == (eth.sub_protocol(69), WIT)
+    assert protocols.required == ("wit",)
+    assert protocols.has_changed
+    larger = SubProtocol(WIT.capability, 8)
+    protocols.add(larger, is_required=False)
+    assert list(protocols.extra) == [larger]
+    assert list(protocols.required) == []
+    assert protocols.remove(WIT.capability)
+    assert list(protocols.offered) == [eth.sub_protocol(69)]
+    assert not protocols.remove(WIT.capability)
+
+
+def test_a_name_is_required_until_its_last_version_goes() -> None:
+    protocols = Protocols(ProtocolSettings(eth=(69,), extra=("wit/0/4", "wit/1/4"), required=("wit",)))
+    assert protocols.remove(Capability("wit", 0))
+    assert protocols.required == ("wit",)
+    assert protocols.remove(Capability("wit", 1))
+    assert list(protocols.required) == []
+
+
+def test_the_codes_of_all_that_a_peer_may_share_have_to_be_enough() -> None:
+    # 18 codes of eth/69, of 112 in all; of one name a peer shares one version.
+    protocols = Protocols(ProtocolSettings(eth=(69,), extra=("wit/0/94", "wit/1/94")))
+    with pytest.raises(ValueError, match="113 message codes, there are 112"):
+        protocols.add(SubProtocol(Capability("more", 1), 1), is_required=True)
+    assert (len(protocols.extra), protocols.required) == (2, ())
