@@ -140,11 +140,16 @@ def test_what_is_not_answered_in_time_is_answered_with_nothing_once_and_counted(
 
 
 def test_a_program_that_has_gone_is_forgotten(scene: Scene) -> None:
-    gone, here = scene.program("eth.GetBlockHeaders"), scene.program("eth.GetBlockHeaders")
+    gone, here = scene.program("eth.GetBlockHeaders"), scene.program("eth.GetBlockHeaders", credit=100)
     gone.close()
-    scene.responders.read()
-    assert scene.asks(asked(7), TWO)
-    assert scene.hears(here)[0]["session"] == 2
+    # ZeroMQ closes in a thread of its own. While it has not, every second request is lost to the one that is closing.
+    in_a_row = 0
+    for session in range(100):
+        assert scene.asks(asked(7), SessionId(session))
+        in_a_row = in_a_row + 1 if here.poll(100) and here.recv_multipart() else 0
+        if in_a_row == 3:
+            break
+    assert in_a_row == 3
 
 
 @pytest.mark.parametrize(
