@@ -37,7 +37,11 @@ class Calls:
             async with asyncio.timeout(seconds):
                 answer = await future
         except TimeoutError as error:
+            worker.command(control.Forget(call))
             raise CommandError("timed_out", f"worker {worker.index} did not answer within {seconds:g} s") from error
+        except asyncio.CancelledError:
+            worker.command(control.Forget(call))
+            raise
         finally:
             del self._open[call]
         if isinstance(answer, control.Reply) and answer.error is not None:

@@ -104,6 +104,7 @@ class TimeoutSettings(Section, frozen=True):
         Seconds, Meta(description="Seconds between a pong and the next ping. geth closes after 30 s of silence.")
     ] = 15.0
     ping_s: Annotated[Seconds, Meta(description="Seconds for a pong, as in reth.")] = 15.0
+    write_s: Annotated[Seconds, Meta(description="Seconds that a peer may leave what we wrote unread, as in geth.")] = 20.0
     goodbye_s: Annotated[Seconds, Meta(description="Seconds that an ended peer has to read our Disconnect (rlpx.md).")] = 2.0
 
 
@@ -133,7 +134,8 @@ class QueueSettings(Section, frozen=True):
     """Bounds of what waits, in bytes where it is bytes."""
 
     peer_write_bytes: Annotated[
-        Bytes, Meta(description="Bytes unsent to a peer, one large message excepted; a peer over it is disconnected.")
+        Bytes,
+        Meta(description="Bytes of messages that wait for one peer, one large one excepted; over it: queue_full."),
     ] = 1024 * 1024
     goodbyes: Annotated[Count, Meta(description="Ended sockets per worker that wait for their peer to close.")] = 256
     broadcast_bytes: Annotated[

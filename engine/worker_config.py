@@ -33,6 +33,7 @@ def session_config(settings: Settings) -> control.SessionConfig:
         max_bad_messages=settings.conduct.max_bad_messages,
         ends_on_breach=settings.conduct.ends_on_breach,
         queue_bytes=queues.peer_write_bytes,
+        write_seconds=timeouts.write_s,
     )
 
 

@@ -56,6 +56,7 @@ class SessionConfig(msgspec.Struct, frozen=True):
     max_bad_messages: int
     ends_on_breach: bool
     queue_bytes: int
+    write_seconds: float
 
 
 class OutboxConfig(msgspec.Struct, frozen=True):
@@ -158,6 +159,12 @@ class AskPeer(msgspec.Struct, frozen=True, tag="ask_peer"):
     payload: bytes
 
 
+class Forget(msgspec.Struct, frozen=True, tag="forget"):
+    """Whoever asked this has gone, and awaits no answer any more."""
+
+    call: CallId
+
+
 class AskSessions(msgspec.Struct, frozen=True, tag="ask_sessions"):
     """Ask for the running figures of some sessions, or of all; a `Figures` follows."""
 
@@ -187,7 +194,19 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     cause: str
 
 
-Command = Dial | Judge | DisconnectSession | SendMessage | Broadcast | AskPeer | AskSessions | SetHead | SetProtocols | Drain
+Command = (
+    Dial
+    | Judge
+    | DisconnectSession
+    | SendMessage
+    | Broadcast
+    | AskPeer
+    | Forget
+    | AskSessions
+    | SetHead
+    | SetProtocols
+    | Drain
+)
 
 # -- reports: worker to engine ----------------------------------------------------------------------------------------------
 

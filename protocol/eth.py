@@ -24,6 +24,9 @@ MAX_MESSAGE_BYTES: Final = 10 * 1024 * 1024
 MAX_STATUS_BYTES: Final = 1024
 # From here on Status tells the block range, not the total difficulty (EIP-7642).
 RANGE_VERSION: Final = 69
+# Announcements of transactions have types and sizes from here on (EIP-5793), and a mask of cells from there on (EIP-8070).
+TYPED_ANNOUNCEMENT_VERSION: Final = 68
+CELLS_VERSION: Final = 72
 # GetReceipts and Receipts may be partial from here on (EIP-7975).
 PARTIAL_RECEIPTS_VERSION: Final = 70
 
@@ -93,6 +96,7 @@ MESSAGES: Final = (
 MESSAGE_COUNTS: Final = {66: 17, 67: 17, 68: 17, 69: 18, 70: 18, 71: 20, 72: 22}
 
 _GET_BLOCK_ACCESS_LISTS_ID: Final = 0x12
+NEW_POOLED_TRANSACTION_HASHES_ID: Final = 0x08
 _GET_CELLS_ID: Final = 0x14
 _GET_RECEIPTS_ID: Final = 0x0F
 

@@ -7,7 +7,7 @@ of list elements. So what is built is bounded by what is legal, not by what was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, Final, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -27,10 +27,6 @@ MIN_LEGACY_TRANSACTION_BYTES: Final = 10
 # A hash in a list: 0xa0 and 32 bytes, never written otherwise.
 _HASH_PREFIX: Final = b"\xa0"
 _HASH_ITEM_BYTES: Final = len(_HASH_PREFIX) + HASH_BYTES
-# The first byte of a list: up to 55 bytes of payload are counted in it, of more only how long their length is.
-_SHORT_LIST: Final = 0xC0
-_LONG_LIST: Final = 0xF7
-_SHORT_MAX_BYTES: Final = 55
 
 
 class Source:
@@ -75,15 +71,6 @@ class Shape(NamedTuple):
     read: Read
     write: Write
     is_trailing: bool = False
-
-
-def join(items: Sequence[bytes]) -> bytes:
-    """The list of items that are encoded already."""
-    payload = b"".join(items)
-    if len(payload) <= _SHORT_MAX_BYTES:
-        return bytes([_SHORT_LIST + len(payload)]) + payload
-    size = len(payload).to_bytes((len(payload).bit_length() + 7) // 8, "big")
-    return bytes([_LONG_LIST + len(size)]) + size + payload
 
 
 def uint(max_bytes: int, most: int | None = None) -> Shape:
@@ -190,7 +177,7 @@ def hash_list(max_count: int) -> Shape:
             raise UsageError(f"not a list of up to {max_count} hashes")
         if any(not isinstance(item, bytes) or len(item) != HASH_BYTES for item in value):
             raise UsageError("not a list of 32-byte hashes")
-        return join([_HASH_PREFIX + item for item in value])
+        return rlp.join([_HASH_PREFIX + item for item in value])
 
     return Shape(read, write)
 
@@ -212,7 +199,7 @@ def list_of(shape: Shape, max_count: int) -> Shape:
     def write(value: object) -> bytes:
         if not isinstance(value, tuple | list) or len(value) > max_count:
             raise UsageError(f"not a list of up to {max_count} elements")
-        return join([shape.write(item) for item in value])
+        return rlp.join([shape.write(item) for item in value])
 
     return Shape(read, write)
 
@@ -307,7 +294,7 @@ def record(struct: type[msgspec.Struct]) -> Shape:
                 raise UsageError(f"{struct.__name__}.{name} without {absent}, which stands before it")
             else:
                 items.append(_write_field(struct, name, shape, field))
-        return join(items)
+        return rlp.join(items)
 
     return Shape(read, write)
 

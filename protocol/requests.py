@@ -77,6 +77,13 @@ class Requests:
         """It was not sent after all."""
         del self._pending[request_id]
 
+    def cancel(self, request_id: RequestId) -> None:
+        """Its asker has gone: as if it had timed out, but nobody is to be told."""
+        pending = self._pending.get(request_id)
+        if pending is not None and not pending.has_timed_out:
+            pending.has_timed_out = True
+            pending.deadline = pending.sent_at + BREACH_SECONDS
+
     def answered(self, request_id: int, kind: MessageKind, *, now: float) -> Pending | None:
         """The request that a response answers, out of the book; `None` where nobody asked.
 

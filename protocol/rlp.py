@@ -6,7 +6,7 @@ built: `rlp.decode` needs 17 s of CPU for 1 MiB of `c0`, this decoder refuses it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from protocol.errors import RlpError
@@ -106,8 +106,7 @@ def with_first(data: bytes, first: int) -> bytes:
     if not is_list:
         raise RlpError("a string where a list belongs")
     _, _, rest = _header(data, start, end)
-    payload = encode(first) + data[rest:end]
-    return _prefix(len(payload), _SHORT_LIST) + payload
+    return join([encode(first), data[rest:end]])
 
 
 def encode(item: Encodable) -> bytes:
@@ -118,7 +117,12 @@ def encode(item: Encodable) -> bytes:
         if len(item) == 1 and item[0] < _SHORT_STRING:
             return item
         return _prefix(len(item), _SHORT_STRING) + item
-    payload = b"".join([encode(element) for element in item])
+    return join([encode(element) for element in item])
+
+
+def join(items: Iterable[bytes]) -> bytes:
+    """The list of items that are encoded already."""
+    payload = b"".join(items)
     return _prefix(len(payload), _SHORT_LIST) + payload
 
 

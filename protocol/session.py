@@ -11,6 +11,7 @@ table, and absence from it is the error.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import ClassVar, Final, cast
@@ -47,6 +48,7 @@ from protocol.events import (
 from protocol.frames import MAX_FRAME_BYTES, FrameCipher
 from protocol.messages import MessageKind, MessageTable, message_table
 from protocol.requests import BREACH_SECONDS, RequestId, Requests, is_answer
+from protocol.send_queue import QUEUE_BYTES, Announced, Outgoing, Rank, SendQueue
 
 # A Status, a Disconnect, a ping: nothing longer is legal before the session is active.
 MAX_PENDING_FRAME_BYTES: Final = 2048
@@ -54,6 +56,12 @@ MAX_PENDING_FRAME_BYTES: Final = 2048
 MAX_EARLY_BYTES: Final = 64 * 1024
 # At these no further frame is opened.
 _STOPS: Final = frozenset({Stage.VERDICT, Stage.CLOSED})
+# How urgent what a user sends is.
+_RANKS: Final = {
+    eth.Role.RESPONSE: Rank.RESPONSE,
+    eth.Role.REQUEST: Rank.REQUEST,
+    eth.Role.ANNOUNCEMENT: Rank.BROADCAST,
+}
 
 
 class Role(StrEnum):
@@ -87,6 +95,8 @@ class LocalNode(msgspec.Struct, frozen=True):
     range: eth.LocalRange
     # Names of capabilities without which a peer is of no use.
     required: frozenset[str] = frozenset()
+    # Of messages that wait for one peer.
+    queue_bytes: int = QUEUE_BYTES
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -122,6 +132,7 @@ class Session:
         "_now",
         "_out",
         "_ping_sent_at",
+        "_queue",
         "_range_due",
         "_range_sent",
         "_raw_requests",
@@ -152,7 +163,9 @@ class Session:
         self._refusal = setup.refusal
         self._now = now
         self._events: list[Event] = []
+        # Sealed, or of the handshake; and what waits to be sealed.
         self._out: list[bytes] = []
+        self._queue = SendQueue(setup.node.queue_bytes)
         self._early: list[bytes] = []
         self._early_bytes = 0
         # Requests sent as raw messages, whose answers may come.
@@ -205,6 +218,21 @@ class Session:
     def is_held(self) -> bool:
         """Bytes wait for the verdict: the driver should not read more."""
         return self.stage is Stage.VERDICT
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether `outgoing` has anything to give."""
+        return bool(self._out or self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be sealed."""
+        return self._queue.bytes
+
+    @property
+    def queued_responses(self) -> int:
+        """How many responses of ours wait to be sealed."""
+        return self._queue.waiting(Rank.RESPONSE)
 
     @property
     def shared(self) -> MessageTable | None:
@@ -284,15 +312,16 @@ class Session:
         return self._take_events()
 
     def send(self, capability: str, message_id: int, payload: bytes) -> None:
-        """Send an RLP payload as one message of a shared capability. Raises `NotSharedError`, `UsageError`."""
-        kind = self._sendable(capability, message_id)
-        self._send_message(kind, payload)
-        self._raw_requests += kind.answer is not None
+        """Send an RLP payload as one message of a shared capability.
 
-    def send_deflated(self, capability: str, message_id: int, body: bytes) -> None:
-        """Send a payload that was deflated before, once for many sessions. Raises `NotSharedError`, `UsageError`."""
+        Raises `NotSharedError`, `QueueFullError`, `UsageError`.
+        """
+        self.send_deflated(capability, message_id, payload, None)
+
+    def send_deflated(self, capability: str, message_id: int, payload: bytes, body: bytes | None) -> None:
+        """As `send`; `body` is the payload deflated before, once for many sessions."""
         kind = self._sendable(capability, message_id)
-        self._seal(kind, body)
+        self._put(_RANKS[kind.role], kind, payload, body)
         self._raw_requests += kind.answer is not None
 
     def request(self, capability: str, message_id: int, payload: bytes, *, now: float) -> RequestId:
@@ -313,21 +342,34 @@ class Session:
             raise UsageError(f"payload: {error}") from error
         request_id = self._requests.begin(kind, asker_id, now=now)
         try:
-            self._send_message(kind, rlp.with_first(payload, request_id))
+            self._put(Rank.REQUEST, kind, rlp.with_first(payload, request_id))
         except UsageError:
             self._requests.forget(request_id)
             raise
         return request_id
 
+    def cancel(self, request_id: RequestId) -> None:
+        """Nobody waits for this answer any more: it ends without an event, and the answer is nobody's fault."""
+        if self._requests is not None:
+            self._requests.cancel(request_id)
+
     def answer(self, request: MessageReceived, payload: bytes) -> None:
-        """Send the response to a request of the peer; after the end it is nobody's any more."""
+        """Send the response to a request of the peer; after the end it is nobody's any more. Raises `UsageError`."""
         kind = request.kind
         if self.stage is Stage.ACTIVE and kind.answer is not None:
-            self.send(kind.capability.name, kind.answer, payload)
+            self._put(Rank.RESPONSE, self._sendable(kind.capability.name, kind.answer), payload)
 
-    def outgoing(self) -> bytes:
-        """The bytes to write now; asking again gives the next ones."""
-        out = self._out
+    def outgoing(self, room_bytes: int = sys.maxsize) -> bytes:
+        """The bytes to write now, about `room_bytes` of them; asking again gives the next ones."""
+        out, queue = self._out, self._queue
+        if queue:
+            room_bytes -= sum(map(len, out))
+            while queue and room_bytes > 0:
+                message = queue.take()
+                frame = self._cipher.seal(bytes([message.code]) + message.body)
+                self.messages_out += 1
+                room_bytes -= len(frame)
+                out.append(frame)
         if not out:
             return b""
         data = out[0] if len(out) == 1 else b"".join(out)
@@ -472,7 +514,8 @@ class Session:
     def _send_status(self, table: MessageTable) -> None:
         """Ours goes out with the verdict: a peer that is refused never takes the session for established."""
         kind = table.find(eth.NAME, eth.STATUS_ID)
-        self._send_message(kind, eth.local_status(kind.capability.version, self._chain, self._wall_seconds).encode())
+        status = eth.local_status(kind.capability.version, self._chain, self._wall_seconds)
+        self._put(Rank.CONTROL, kind, status.encode())
 
     def _keep_early(self, content: bytes) -> None:
         """Other capabilities begin when they like (`rlpx.md`): what they send before the eth Status waits for it."""
@@ -587,25 +630,29 @@ class Session:
         head = self._node.range.head
         if head is not None and head.number >= self._range_sent + eth.RANGE_STEP_BLOCKS:
             self._range_sent = head.number
-            self.send(eth.NAME, eth.BLOCK_RANGE_UPDATE_ID, eth.encode_block_range(head))
+            kind = self._sendable(eth.NAME, eth.BLOCK_RANGE_UPDATE_ID)
+            self._put(Rank.CONTROL, kind, eth.encode_block_range(head))
 
     def _sendable(self, capability: str, message_id: int) -> MessageKind:
         if self.stage is not Stage.ACTIVE or self._table is None:
             raise NotSharedError(f"the session is not active but at {self.stage}")
         return self._table.find(capability, message_id)
 
-    def _send_message(self, kind: MessageKind, payload: bytes) -> None:
-        self._seal(kind, p2p.deflate(payload))
-
-    def _seal(self, kind: MessageKind, body: bytes) -> None:
-        self._write(self._cipher.seal(bytes([kind.code]) + body))
-        self.messages_out += 1
+    def _put(self, rank: Rank, kind: MessageKind, payload: bytes, body: bytes | None = None) -> None:
+        """Let a capability's message wait for its turn. Raises `QueueFullError`, `UsageError`."""
+        if body is None:
+            body = p2p.deflate(payload)
+        if len(body) >= MAX_FRAME_BYTES:
+            raise UsageError(f"a message of {len(body)} bytes is over the {MAX_FRAME_BYTES} of a frame")
+        announced = None
+        if rank is Rank.BROADCAST and kind.id == eth.NEW_POOLED_TRANSACTION_HASHES_ID and kind.capability.name == eth.NAME:
+            announced = Announced(kind.capability.version, payload)
+        self._queue.put(rank, Outgoing(kind.code, body, announced))
 
     def _send_base(self, code: int, payload: bytes) -> None:
         """A base protocol message. Snappy is on for all that follows our Hello (`rlpx.md`, "Snappy")."""
         body = p2p.deflate(payload) if self._hello_sent else payload
-        self._write(self._cipher.seal(bytes([code]) + body))
-        self.messages_out += 1
+        self._queue.put(Rank.CONTROL, Outgoing(code, body))
 
     def _write(self, data: bytes) -> None:
         self._out.append(data)
@@ -625,6 +672,7 @@ class Session:
             for pending in self._requests.abandon():
                 self._events.append(RequestFailed(pending.id, "session_ended", cause))
             self._requests = None
+        self._queue.clear()
         self._events.append(Closed(by, reason, cause, self.stage))
         self.stage = Stage.CLOSED
         self._due = self._range_due = math.inf

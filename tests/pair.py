@@ -31,6 +31,7 @@ from protocol.frames import MAX_FRAME_BYTES, FrameCipher
 from protocol.handshake import Initiator, Responder
 from protocol.messages import MessageKind, MessageTable
 from protocol.p2p import Capability, Hello
+from protocol.send_queue import QUEUE_BYTES
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 
 # What a test may hand to the RLP oracle: the `rlp` library, not ours.
@@ -138,6 +139,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     wall_seconds: int = WALL_SECONDS
     required: frozenset[str] = frozenset()
     range: LocalRange = msgspec.field(default_factory=LocalRange)
+    queue_bytes: int = QUEUE_BYTES
 
     @property
     def key(self) -> PrivateKey:
@@ -149,7 +151,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         own = self.key
         capabilities = tuple(protocol.capability for protocol in self.protocols)
         hello = self.hello or Hello(f"tests/{self.seed}", capabilities, 30303, own.id)
-        node = LocalNode(own, hello, self.protocols, self.interest, seeded(self.seed), self.range, self.required)
+        node = LocalNode(
+            own, hello, self.protocols, self.interest, seeded(self.seed), self.range, self.required, self.queue_bytes
+        )
         return Setup(
             role=Role.RESPONDER if peer is None else Role.INITIATOR,
             node=node,
@@ -334,7 +338,7 @@ class RawPeer:
             answer = self.session.outgoing()
             end = _SIZE_BYTES + int.from_bytes(answer[:_SIZE_BYTES], "big")
             self._use(FrameCipher(self._initiator.open_ack(answer[:end])))
-            self._hear(answer[end:])
+            self.opens(answer[end:])
         return events
 
     def sealed(self, code: int, payload: bytes = EMPTY_LIST, *, is_snappy: bool = True) -> bytes:
@@ -383,7 +387,7 @@ class RawPeer:
 
     def hears(self) -> list[tuple[int, bytes]]:
         """What the session has sent since it was last asked."""
-        return self._hear(self.session.outgoing())
+        return self.opens(self.session.outgoing())
 
     @property
     def closed(self) -> Closed:
@@ -408,7 +412,8 @@ class RawPeer:
         cipher.limit_bytes = MAX_FRAME_BYTES
         self._cipher = cipher
 
-    def _hear(self, data: bytes) -> list[tuple[int, bytes]]:
+    def opens(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Read what the session has sent."""
         if self._cipher is None:
             assert not data
             return []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+import sys
+from collections.abc import Callable
 from time import monotonic
 from typing import Final, Protocol, cast
 
@@ -13,15 +14,24 @@ from protocol.errors import printable
 from protocol.events import EndedBy, Event, MessageReceived
 from protocol.session import Session
 
-# Above this much unsent the peer's requests are not read either: answering a slow reader fills memory.
-PAUSE_READING_BYTES: Final = 256 * 1024
+# What may be sealed and unsent at a time: the rest waits in the session, where what is urgent passes what is not.
+WRITE_AHEAD_BYTES: Final = 256 * 1024
+# Requests of one peer that wait to be looked at, and their bytes; what is over stays in its socket, pings as well.
+MOST_PARKED: Final = 64
+MOST_PARKED_BYTES: Final = 256 * 1024
 
 
 class Host(Protocol):
     """What a connection needs of its worker."""
 
     goodbye_seconds: float
-    write_queue_bytes: int
+    write_seconds: float
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back with the next turn of the loop."""
+
+    def on_room(self, connection: Connection) -> None:
+        """Responses have left: parked requests may have their turn."""
 
     def on_events(self, connection: Connection, events: list[Event]) -> None:
         """Take what the session told."""
@@ -40,12 +50,14 @@ class Connection(asyncio.Protocol):
     """One socket and its session. `deadline` is the session's, and after its end that of the goodbye."""
 
     __slots__ = (
-        "_excepted_bytes",
         "_host",
         "_is_choked",
         "_is_leaving",
         "_is_paused",
         "_is_waiting",
+        "_is_writing_on",
+        "_parked_bytes",
+        "_stalled_at",
         "_transport",
         "bucket",
         "deadline",
@@ -70,22 +82,25 @@ class Connection(asyncio.Protocol):
         # Requests of the peer that responders have and have not answered.
         self.waiting_requests = 0
         # And those that came with them and wait for their turn.
-        self.parked: deque[MessageReceived] = deque()
+        self.parked: list[MessageReceived] = []
+        self._parked_bytes = 0
         # How often the peer sent what nobody asked for, and the like.
         self.misconduct = 0
         self._host = host
         self._transport: asyncio.Transport | None = None
-        # Reading is paused while the session is held back or the peer does not read what we wrote.
+        # The peer does not read what we wrote; by then it has to have gone on.
         self._is_choked = False
+        self._stalled_at = math.inf
+        self._is_writing_on = False
+        # Reading is paused while the session is held back or too many of its requests wait.
         self._is_paused = False
         self._is_leaving = False
         self._is_waiting = False
-        self._excepted_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start: an initiator's auth goes out."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=PAUSE_READING_BYTES)
+        self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
         self.local = _address(transport.get_extra_info("sockname"))
         self.remote = _address(transport.get_extra_info("peername"))
         self.drive([])
@@ -110,62 +125,87 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer reads slower than we write."""
         self._is_choked = True
-        self._heed_pauses()
+        self._stalled_at = monotonic() + self._host.write_seconds
+        self._heed_deadline()
 
     def resume_writing(self) -> None:
         """The peer has caught up."""
         self._is_choked = False
-        self._heed_pauses()
+        self._stalled_at = math.inf
+        self.drive([])
 
     def on_deadline(self, now: float) -> None:
-        """Time is up for the session's stage, its ping, or the goodbye."""
-        if self.session.is_closed:
+        """Time is up for the session's stage, its ping, a peer that does not read, or the goodbye."""
+        session = self.session
+        if session.is_closed:
+            self.abort()
+        elif now >= self._stalled_at:
+            cause = f"the peer read nothing for {self._host.write_seconds:g} s"
+            self._host.on_events(self, session.connection_lost(cause, by=EndedBy.US))
             self.abort()
         else:
-            self.drive(self.session.tick(now=now))
+            self.drive(session.tick(now=now))
 
     def drive(self, events: list[Event]) -> None:
         """After anything that was done to the session: pass its events on, write its bytes, heed its deadline."""
         session = self.session
+        if session.is_closed:
+            # The goodbye first, so that the figures of the end count it.
+            self._write()
         if events:
             self._host.on_events(self, events)
-        transport = self._transport
-        if transport is None:
+        self._write()
+        if self._transport is None:
             return
-        data = session.outgoing()
-        if data:
-            queued = transport.get_write_buffer_size()
-            limit = self._host.write_queue_bytes
-            if queued > limit + self._excepted_bytes and not session.is_closed:
-                lost = session.connection_lost(f"the peer left {queued} bytes unread", by=EndedBy.US)
-                self._host.on_events(self, lost)
-                self.abort()
-                return
-            if queued <= limit:
-                # One large message may pass the limit; while it drains, pings and the like do not count against it.
-                self._excepted_bytes = max(0, queued + len(data) - limit)
-            transport.write(data)
         if session.is_closed:
-            self._begin_goodbye(transport)
+            self._begin_goodbye(self._transport)
         else:
             self._heed_pauses()
-            if session.deadline < self.deadline:
-                self.deadline = session.deadline
-                self._host.on_deadline_moved(self)
-            else:
-                self.deadline = session.deadline
+            self._heed_deadline()
 
-    def hold_requests(self, *, is_held: bool) -> None:
-        """Read no further while too many of its requests wait for answers."""
-        self._is_waiting = is_held
+    def _write(self) -> None:
+        """Write what the peer is likely to read soon, and after an end all that is left."""
+        transport, session = self._transport, self.session
+        if transport is None or (self._is_choked and not session.is_closed):
+            return
+        room_bytes = sys.maxsize if session.is_closed else WRITE_AHEAD_BYTES - transport.get_write_buffer_size()
+        data = session.outgoing(room_bytes)
+        if data:
+            transport.write(data)
+        if session.has_outgoing and not self._is_choked and not self._is_writing_on:
+            # The transport writes at the end of this turn: then it either has room or says that it has none.
+            self._is_writing_on = True
+            self._host.call_soon(self._write_on)
+        if self.parked:
+            self._host.on_room(self)
+
+    def _write_on(self) -> None:
+        self._is_writing_on = False
+        self.drive([])
+
+    def _heed_deadline(self) -> None:
+        deadline = min(self.session.deadline, self._stalled_at)
+        is_nearer = deadline < self.deadline
+        self.deadline = deadline
+        if is_nearer:
+            self._host.on_deadline_moved(self)
+
+    def park(self, request: MessageReceived) -> None:
+        """Let a request of the peer wait for its turn. While many do, nothing more is read; until then pings are."""
+        self.parked.append(request)
+        self._parked_bytes += len(request.payload)
+        self._heed_parked()
+
+    def unpark(self) -> MessageReceived:
+        """The request whose turn it is."""
+        request = self.parked.pop(0)
+        self._parked_bytes -= len(request.payload)
+        self._heed_parked()
+        return request
+
+    def _heed_parked(self) -> None:
+        self._is_waiting = len(self.parked) > MOST_PARKED or self._parked_bytes > MOST_PARKED_BYTES
         self._heed_pauses()
-
-    def expect_answer(self, size: int) -> None:
-        """An answer of so many bytes is about to be written: it may wait for a slow reader, that is not its fault.
-
-        Bounded by the requests that wait at a time, and no more are read while much is unsent.
-        """
-        self._excepted_bytes += size
 
     def abort(self) -> None:
         """Close the socket now, whatever is unsent."""
@@ -192,8 +232,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def queued_bytes(self) -> int:
-        """How much is written and not yet taken by the kernel."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+        """How much waits to be sealed, or is written and not yet taken by the kernel."""
+        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return self.session.queued_bytes + unsent
 
     def _begin_goodbye(self, transport: asyncio.Transport) -> None:
         """Let the peer read our goodbye: end our side, then wait for it to close (`rlpx.md`: 2 s).
@@ -212,7 +253,7 @@ class Connection(asyncio.Protocol):
 
     def _heed_pauses(self) -> None:
         session = self.session
-        is_paused = (session.is_held or self._is_choked or self._is_waiting) and not session.is_closed
+        is_paused = (session.is_held or self._is_waiting) and not session.is_closed
         transport = self._transport
         if is_paused == self._is_paused or transport is None or transport.is_closing():
             return

@@ -44,6 +44,8 @@ from workers.wheel import BUCKET_SECONDS, Wheel
 # Sockets adopted in one turn of the loop, so that a burst of accepts does not starve the sessions.
 HANDOFF_BUDGET: Final = 32
 PULSE_SECONDS: Final = 1.0
+# Answers to one peer that it has not read: at this many its next requests wait (reth's number).
+MOST_QUEUED_RESPONSES: Final = 4
 # Of one broadcast, what is sealed in one turn of the loop: some ten milliseconds' work.
 BROADCAST_SLICE_BYTES: Final = 2 * 1024 * 1024
 # At the end: how long goodbyes of a drained worker may take in all. Each has its own deadline besides.
@@ -59,7 +61,7 @@ class Worker:
         self._handoffs = handoffs
         self._config = configure.session
         self.goodbye_seconds = configure.session.goodbye_seconds
-        self.write_queue_bytes = configure.session.queue_bytes
+        self.write_seconds = configure.session.write_seconds
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._outbox = Outbox(configure.worker, configure.outbox, self._context, loop.call_later)
         self._range = LocalRange(configure.head if configure.is_head_known else None)
@@ -82,6 +84,7 @@ class Worker:
         self._dials: dict[SessionId, asyncio.Task[None]] = {}
         # Who waits for the answers of peers.
         self._askers: dict[tuple[SessionId, RequestId], CallId] = {}
+        self._asked: dict[CallId, tuple[SessionId, RequestId]] = {}
         # Tasks that the loop alone would forget.
         self._tasks: set[asyncio.Task[None]] = set()
         self._engine: asyncio.Transport | None = None
@@ -281,11 +284,19 @@ class Worker:
             self._outbox.add(kind.topic, event, message.payload)
         if kind.answer is None:
             return []
-        if connection.waiting_requests >= self._most_open:
-            connection.parked.append(message)
-            connection.hold_requests(is_held=True)
+        if not self._has_room(connection):
+            connection.park(message)
             return []
         return self._serve(connection, message)
+
+    def _has_room(self, connection: Connection) -> bool:
+        """Whether one more request of a peer may be served: few of them wait for answers, few answers for the peer."""
+        session = connection.session
+        return (
+            connection.waiting_requests < self._most_open
+            and session.queued_responses < MOST_QUEUED_RESPONSES
+            and session.queued_bytes <= self._config.queue_bytes
+        )
 
     def _serve(self, connection: Connection, request: MessageReceived) -> list[Event]:
         """Give a request to a responder, or answer it with nothing; gives the end where it is malformed."""
@@ -319,7 +330,6 @@ class Worker:
         """A responder's answer goes to the peer that asked."""
         connection = self._connections.get(session)
         if connection is not None:
-            connection.expect_answer(len(payload))
             connection.session.answer(request, payload)
             self._on_served(connection, [])
 
@@ -330,12 +340,25 @@ class Worker:
             self._on_served(connection, self._answer_with_nothing(connection, request))
 
     def _on_served(self, connection: Connection, events: list[Event]) -> None:
-        """One request less waits: those that are parked have their turn, then the peer is read again."""
+        """One request less waits: those that are parked have their turn."""
         connection.waiting_requests -= 1
-        while connection.parked and connection.waiting_requests < self._most_open and not connection.session.is_closed:
-            events += self._serve(connection, connection.parked.popleft())
-        connection.hold_requests(is_held=bool(connection.parked))
         connection.drive(events)
+        self._serve_parked(connection)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back with the next turn of the loop."""
+        self._loop.call_soon(callback)
+
+    def on_room(self, connection: Connection) -> None:
+        """Responses have left: parked requests have their turn, with the next one of the loop."""
+        self._loop.call_soon(self._serve_parked, connection)
+
+    def _serve_parked(self, connection: Connection) -> None:
+        events: list[Event] = []
+        while connection.parked and not connection.session.is_closed and self._has_room(connection):
+            events += self._serve(connection, connection.unpark())
+        if events or connection.session.has_outgoing:
+            connection.drive(events)
 
     def _on_authenticated(self, connection: Connection, event: Authenticated) -> None:
         connection.peer_hex = event.peer.hex()
@@ -365,12 +388,16 @@ class Worker:
         )
 
     def _on_answered(self, connection: Connection, event: Answered) -> None:
-        call = self._askers.pop((connection.id, event.request))
-        self.report(control.Answer(call, event.kind.name, event.payload))
+        self.report(control.Answer(self._asker(connection, event.request), event.kind.name, event.payload))
 
     def _on_request_failed(self, connection: Connection, event: RequestFailed) -> None:
-        call = self._askers.pop((connection.id, event.request))
-        self.report(control.Reply(call, event.name, event.words))
+        self.report(control.Reply(self._asker(connection, event.request), event.name, event.words))
+
+    def _asker(self, connection: Connection, request: RequestId) -> CallId:
+        """Who waits for this answer; from now on nobody does."""
+        call = self._askers.pop((connection.id, request))
+        del self._asked[call]
+        return call
 
     def _on_misconduct(self, connection: Connection, event: Misconduct) -> list[Event]:
         connection.misconduct += 1
@@ -435,22 +462,14 @@ class Worker:
         connection = self._connections.get(command.session)
         if connection is None:
             self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
-        elif not self._is_clogged(connection, command.call):
-            try:
-                connection.session.send(command.capability, command.message, command.payload)
-            except UsageError as error:
-                self.report(control.Reply(command.call, error.name, str(error)))
-            else:
-                connection.drive([])
-                self.report(control.Reply(command.call))
-
-    def _is_clogged(self, connection: Connection, call: CallId) -> bool:
-        """Whether too much waits for a peer already; if so, the call is answered."""
-        queued = connection.queued_bytes
-        if queued <= self.write_queue_bytes:
-            return False
-        self.report(control.Reply(call, "queue_full", f"{queued} bytes wait for this peer already"))
-        return True
+            return
+        try:
+            connection.session.send(command.capability, command.message, command.payload)
+        except UsageError as error:
+            self.report(control.Reply(command.call, error.name, str(error)))
+        else:
+            connection.drive([])
+            self.report(control.Reply(command.call))
 
     def _broadcast(self, command: control.Broadcast) -> None:
         task = self._loop.create_task(self._broadcast_in_slices(command))
@@ -469,11 +488,9 @@ class Worker:
             connection = self._connections.get(session_id)
             if connection is None:
                 refused[session_id] = "no_such_session"
-            elif connection.queued_bytes > self.write_queue_bytes:
-                refused[session_id] = "queue_full"
             else:
                 try:
-                    connection.session.send_deflated(command.capability, command.message, body)
+                    connection.session.send_deflated(command.capability, command.message, command.payload, body)
                 except UsageError as error:
                     refused[session_id] = error.name
                 else:
@@ -486,15 +503,21 @@ class Worker:
         if connection is None:
             self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
             return
-        if self._is_clogged(connection, command.call):
-            return
         try:
             request = connection.session.request(command.capability, command.message, command.payload, now=monotonic())
         except UsageError as error:
             self.report(control.Reply(command.call, error.name, str(error)))
         else:
             self._askers[connection.id, request] = command.call
+            self._asked[command.call] = connection.id, request
             connection.drive([])
+
+    def _forget(self, command: control.Forget) -> None:
+        """The asker of a request has gone."""
+        session, request = self._asked.pop(command.call, (None, None))
+        if session is not None and request is not None:
+            del self._askers[session, request]
+            self._connections[session].session.cancel(request)
 
     def _ask_sessions(self, command: control.AskSessions) -> None:
         wanted = self._connections if command.sessions is None else command.sessions
@@ -532,6 +555,7 @@ class Worker:
         control.SendMessage: _send,
         control.Broadcast: _broadcast,
         control.AskPeer: _ask_peer,
+        control.Forget: _forget,
         control.AskSessions: _ask_sessions,
         control.SetHead: _set_head,
         control.SetProtocols: _set_protocols,
@@ -570,7 +594,7 @@ class Worker:
 def _local_node(configure: Configure, outbox: Outbox, local_range: LocalRange) -> LocalNode:
     key = crypto.PrivateKey(configure.node.key)
     hello = Hello(configure.node.client, (), configure.node.listen_port, key.id)
-    node = LocalNode(key, hello, (), outbox.interest, os.urandom, local_range)
+    node = LocalNode(key, hello, (), outbox.interest, os.urandom, local_range, queue_bytes=configure.session.queue_bytes)
     return _offering(node, configure.protocols, configure.required)
 
 

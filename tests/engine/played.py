@@ -27,6 +27,7 @@ def configuration(index: WorkerId) -> Configure:
         max_bad_messages=4,
         ends_on_breach=True,
         queue_bytes=1 << 20,
+        write_seconds=20,
     )
     return Configure(
         worker=index,

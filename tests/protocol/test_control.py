@@ -242,7 +242,7 @@ def configuration(chain_file: str) -> Configure:
         chain=chain,
         head=Head(0, chain.genesis, total_difficulty="58750003716598352816469"),
         is_head_known=True,
-        session=SessionConfig(5.0, 10.0, 20.0, 15.0, 15.0, 15.0, 2.0, 256, 4, True, 1048576),
+        session=SessionConfig(5.0, 10.0, 20.0, 15.0, 15.0, 15.0, 2.0, 256, 4, True, 1048576, 20.0),
         outbox=OutboxConfig("ipc:///run/events.ipc", 0.002, 131072, 1000),
         responder=ResponderConfig("ipc:///run/worker-0.ipc", 5.0, 4),
     )

@@ -197,17 +197,6 @@ def test_lists_on_all_levels_spend_one_budget() -> None:
 
 
 @repeatable
-@given(item=st.lists(st.binary(max_size=80), max_size=8))
-def test_joined_items_are_a_list(item: list[bytes]) -> None:
-    assert shapes.join([oracle.encode(element) for element in item]) == oracle.encode(item)
-
-
-@pytest.mark.parametrize("length", [0, 55, 56, 255, 256, 65535, 65536])
-def test_the_length_of_a_list_is_written_in_its_shortest_form(length: int) -> None:
-    assert shapes.join([b"\x01"] * length) == oracle.encode([b"\x01"] * length)
-
-
-@repeatable
 @given(data=st.binary(max_size=40), shape=st.sampled_from([pair[1] for pair in PAIRS]))
 def test_any_bytes_are_either_refused_or_written_back_as_they_were(data: bytes, shape: Shape) -> None:
     try:

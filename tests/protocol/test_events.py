@@ -70,7 +70,7 @@ def test_two_sessions_tell_who_came_what_was_agreed_what_was_said_and_how_it_end
 
     assert exchange(dialling, answering) == ([Authenticated(bob.key.id)], [Authenticated(alice.key.id)])
 
-    shared = (Shared(Capability("eth", 69), 0x10, 18),)
+    shared = (Shared(Capability("eth", 69), 0x10, 18, 10 << 20),)
     status = eth.local_status(69, CHAIN, 0)
     # Each sends its Status with its verdict.
     assert dialling.admit(now=NOW) == []
@@ -80,15 +80,15 @@ def test_two_sessions_tell_who_came_what_was_agreed_what_was_said_and_how_it_end
         [Established(alice.hello, shared, status)],
     )
 
-    dialling.send("eth", 0x02, TRANSACTIONS)
     dialling.send("eth", 0x03, GET_HEADERS)
+    dialling.send("eth", 0x02, TRANSACTIONS)
     _, heard = exchange(dialling, answering)
     table = answering.shared
     assert table is not None
     # Three bytes and ten inflate from a length, a tag, and themselves.
     assert heard == [
-        MessageReceived(table.find("eth", 0x02), TRANSACTIONS, len(TRANSACTIONS) + 2),
         MessageReceived(table.find("eth", 0x03), GET_HEADERS, len(GET_HEADERS) + 2, request_id=1111),
+        MessageReceived(table.find("eth", 0x02), TRANSACTIONS, len(TRANSACTIONS) + 2),
     ]
 
     assert dialling.disconnect(DisconnectReason.TOO_MANY_PEERS, "the place is needed") == [

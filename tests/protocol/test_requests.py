@@ -20,6 +20,7 @@ from protocol.requests import (
     MAX_IN_FLIGHT,
     MAX_TIMEOUT_SECONDS,
     MIN_TIMEOUT_SECONDS,
+    RequestId,
     Requests,
 )
 from tests.pair import ETH, NOBODY, RawPeer, Recipe, encoded
@@ -226,7 +227,31 @@ def test_requests_that_timed_out_do_not_stop_others_for_ever() -> None:
 def test_the_answer_to_a_request_that_was_sent_raw_is_nobodys_fault() -> None:
     peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
     peer.session.send("eth", 3, GET)
-    peer.session.send_deflated("eth", 3, b"\x00")
+    peer.session.send_deflated("eth", 3, b"", b"\x00")
     assert peer.says(ETH + 4, encoded([77, []])) == []
     assert peer.says(ETH + 4, encoded([77, []])) == []
     assert [type(event) for event in peer.says(ETH + 4, encoded([77, []]))] == [Misconduct]
+
+
+def test_what_nobody_waits_for_any_more_ends_without_a_word() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    request = peer.session.request("eth", 3, GET, now=peer.clock.now)
+    peer.session.cancel(request)
+    peer.session.cancel(request)
+    assert peer.waits(25.0) == []
+    # Its answer is nobody's fault.
+    assert peer.says(ETH + 4, encoded([request, []])) == []
+
+
+def test_a_cancelled_request_frees_its_place_and_may_still_be_a_breach() -> None:
+    requests = Requests()
+    ids = [requests.begin(GET_HEADERS, 0, now=0.0) for _ in range(MAX_IN_FLIGHT)]
+    requests.cancel(ids[0])
+    assert not requests.is_full
+    assert [pending.id for pending in requests.abandon()] == ids[1:]
+
+
+def test_without_requests_there_is_nothing_to_cancel() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.session.cancel(RequestId(7))
+    assert not peer.session.is_closed

@@ -438,3 +438,14 @@ def test_the_first_elements_are_found_without_decoding_them() -> None:
 def test_fewer_elements_than_asked_for_are_an_error(data: bytes) -> None:
     with pytest.raises(RlpError):
         rlp.spans(data, 2)
+
+
+@repeatable
+@given(item=st.lists(st.binary(max_size=80), max_size=8))
+def test_joined_items_are_a_list(item: list[bytes]) -> None:
+    assert rlp.join([library.encode(element) for element in item]) == library.encode(item)
+
+
+@pytest.mark.parametrize("length", [0, 55, 56, 255, 256, 65535, 65536])
+def test_the_length_of_a_list_is_written_in_its_shortest_form(length: int) -> None:
+    assert rlp.join([b"\x01"] * length) == library.encode([b"\x01"] * length)

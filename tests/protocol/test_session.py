@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol import eth, snap
+from protocol import eth, rlp, snap
 from protocol.capabilities import Shared, SubProtocol
-from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, UsageError
+from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, QueueFullError, UsageError
 from protocol.eth import Head, LocalRange
 from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Misconduct, Stage
 from protocol.p2p import Capability, inflate
@@ -285,7 +285,7 @@ def test_our_status_waits_for_the_verdict_and_goes_out_once() -> None:
 def test_what_was_deflated_before_is_sent_as_it_is() -> None:
     peer = RawPeer.at(Stage.ACTIVE)
     peer.hears()
-    peer.session.send_deflated("eth", 2, snappied(b"\xc1\x05"))
+    peer.session.send_deflated("eth", 2, b"\xc1\x05", snappied(b"\xc1\x05"))
     assert peer.hears() == [(TRANSACTIONS, snappied(b"\xc1\x05"))]
 
 
@@ -1158,14 +1158,15 @@ def recording(side: str) -> Recording:
     pair.passes(15.0)
     heard, spoke = pair.ends if side == "dialer" else pair.ends[::-1]
     spoke.session.send("eth", 0x07, encoded([bytes(range(256)) * 2]))
+    pair.exchange()
     spoke.keep(spoke.session.disconnect(DisconnectReason.TOO_MANY_PEERS, "enough"))
     pair.exchange()
     assert heard.closed == left(DisconnectReason.TOO_MANY_PEERS, Stage.ACTIVE)
     assert [event.kind.name for event in heard.messages] == [
-        "Transactions",
-        "BlockRangeUpdate",
         "GetBlockHeaders",
         "GetAccountRange",
+        "Transactions",
+        "BlockRangeUpdate",
         "NewBlock",
     ]
     recipe, dialled = (DIALER, LISTENER.key.id) if side == "dialer" else (LISTENER, None)
@@ -1346,3 +1347,74 @@ def test_a_capability_that_is_required_and_not_shared_makes_a_peer_useless() -> 
     peer.says_hello()
     check_end(peer, DisconnectReason.USELESS_PEER, "no shared version of wit", Stage.HELLO)
     RawPeer.at(Stage.ACTIVE, node, offer=WITH_WIT)
+
+
+# -- what waits --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_urgent_passes_what_has_waited_longer() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.hears()
+    [request] = peer.says(ETH + 3, encoded([7, [1, 1, 0, 0]]))
+    assert isinstance(request, MessageReceived)
+    peer.session.send("eth", 0x02, EMPTY_LIST)
+    peer.session.request("eth", 0x05, encoded([1, []]), now=peer.clock.now)
+    peer.session.answer(request, encoded([7, []]))
+    peer.says(PING)
+    assert peer.session.queued_responses == 1
+    assert [code for code, _ in peer.hears()] == [PONG, ETH + 4, ETH + 5, TRANSACTIONS]
+    assert (peer.session.queued_bytes, peer.session.queued_responses) == (0, 0)
+
+
+def test_as_much_is_sealed_as_there_is_room() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.hears()
+    for _ in range(3):
+        peer.session.send("eth", 0x02, encoded([bytes(range(100))]))
+    first = peer.session.outgoing(1)
+    assert [code for code, _ in peer.opens(first)] == [TRANSACTIONS]
+    assert peer.session.has_outgoing
+    assert peer.session.outgoing(0) == b""
+    assert [code for code, _ in peer.hears()] == [TRANSACTIONS] * 2
+    assert not peer.session.has_outgoing
+
+
+def test_what_does_not_fit_is_refused_and_the_request_was_never_asked() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(queue_bytes=1024))
+    peer.hears()
+    noise = seeded(1)(600)
+    peer.session.send("eth", 0x02, noise)
+    with pytest.raises(QueueFullError):
+        peer.session.send("eth", 0x02, noise)
+    with pytest.raises(QueueFullError):
+        peer.session.request("eth", 0x09, encoded([1, [noise]]), now=peer.clock.now)
+    assert [code for code, _ in peer.hears()] == [TRANSACTIONS]
+    assert peer.waits(20.0) == []
+
+
+def test_announcements_that_wait_leave_as_one() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.hears()
+    for number in range(3):
+        announced = encoded([b"\x02", [100 + number], [bytes([number]) * 32]])
+        peer.session.send_deflated("eth", 0x08, announced, snappied(announced))
+    [(code, body)] = peer.hears()
+    assert code == ETH + 8
+    expected = [b"\x02" * 3, [b"\x64", b"\x65", b"\x66"], [bytes([number]) * 32 for number in range(3)]]
+    assert rlp.decode(inflated(body)) == expected
+
+
+def test_an_end_drops_what_waits_and_says_goodbye() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.hears()
+    peer.session.send("eth", 0x02, EMPTY_LIST)
+    peer.is_disconnected(DisconnectReason.TOO_MANY_PEERS)
+    assert [code for code, _ in peer.hears()] == [DISCONNECT]
+
+
+def test_a_message_too_long_for_a_frame_is_refused_before_it_waits() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.hears()
+    with pytest.raises(UsageError, match="over the 16777215 of a frame"):
+        peer.session.send_deflated("eth", 0x02, b"", bytes(0xFFFFFF))
+    assert not peer.session.queued_bytes

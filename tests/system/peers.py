@@ -37,6 +37,7 @@ class Peer:
         local = LocalChain(chain.network_id, chain.genesis, Forks(chain), Head(1, b"\x01" * 32))
         self.session = Session(Setup(Role.INITIATOR, node, local, 1 << 31, peer=node_id), now=monotonic())
         self.session.admit(now=monotonic())
+        self.node_id = key.id
         self.events: list[Event] = []
         self.socket = socket.create_connection(address, timeout=PATIENCE_SECONDS, source_address=(source, 0))
 

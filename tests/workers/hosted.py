@@ -64,6 +64,7 @@ SESSIONS = control.SessionConfig(
     max_bad_messages=4,
     ends_on_breach=True,
     queue_bytes=1 << 20,
+    write_seconds=20,
 )
 
 
@@ -95,6 +96,14 @@ class Peer:
         """Send one message."""
         self.session.send(capability, message, payload)
         self._write()
+
+    async def ping(self) -> None:
+        """Ask whether the other side is there, as after a long silence, and hear that it is."""
+        self.keep(self.session.tick(now=self.session.deadline))
+        self._write()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.session.rtt_seconds is None:
+                await self._read()
 
     def leave(self, reason: DisconnectReason) -> None:
         """Say goodbye."""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
+from protocol.capabilities import Shared
 from protocol.control import SessionId
 from protocol.errors import DisconnectReason
-from protocol.events import Authenticated, Closed, EndedBy, Established, Event, Stage
+from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Stage
+from protocol.messages import message_table
+from protocol.p2p import Capability
 from protocol.session import Session
-from tests.pair import DIALER, EMPTY_LIST, LISTENER, PING, Pair, RawPeer, Recipe, seeded
+from tests.pair import DIALER, DISCONNECT, EMPTY_LIST, ETH, LISTENER, PING, PONG, Pair, RawPeer, Recipe, seeded
 from workers import connection
-from workers.connection import PAUSE_READING_BYTES, Connection
+from workers.connection import MOST_PARKED, MOST_PARKED_BYTES, WRITE_AHEAD_BYTES, Connection
 
 GOODBYE_SECONDS = 2.0
-WRITE_QUEUE_BYTES = 1 << 20
+WRITE_SECONDS = 20.0
+TRANSACTIONS = ETH + 2
 
 
 class FakeTransport:
@@ -74,11 +79,19 @@ class FakeHost:
 
     def __init__(self) -> None:
         self.goodbye_seconds = GOODBYE_SECONDS
-        self.write_queue_bytes = WRITE_QUEUE_BYTES
+        self.write_seconds = WRITE_SECONDS
+        self.callbacks: list[Callable[[], None]] = []
+        self.rooms = 0
         self.events: list[Event] = []
         self.deadlines_moved = 0
         self.goodbyes = 0
         self.gone = 0
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+    def on_room(self, _: Connection) -> None:
+        self.rooms += 1
 
     def on_events(self, _: Connection, events: list[Event]) -> None:
         assert events, "an empty list is not worth a call"
@@ -120,6 +133,10 @@ class Scene:
         """How it ended."""
         [event] = [event for event in self.host.events if isinstance(event, Closed)]
         return event
+
+    def reads(self) -> bool:
+        """Whether what the peer sends is read."""
+        return self.transport.is_reading
 
     def connects(self) -> None:
         """The transport is there."""
@@ -258,12 +275,30 @@ def test_a_quiet_peer_is_pinged_and_then_lost(scene: Scene) -> None:
 # -- pauses -----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_peer_that_does_not_read_is_not_read_from(scene: Scene) -> None:
-    assert scene.transport.high == PAUSE_READING_BYTES
-    scene.connection.pause_writing()
-    assert not scene.transport.is_reading
-    scene.connection.resume_writing()
-    assert scene.transport.is_reading
+def request(size: int = 0) -> MessageReceived:
+    """A request of the peer."""
+    kind = message_table((Shared(Capability("eth", 69), 16, 18),)).find("eth", 3)
+    return MessageReceived(kind, bytes(size), size, 0)
+
+
+def test_a_peer_whose_requests_wait_is_read_until_they_are_many(scene: Scene) -> None:
+    for _ in range(MOST_PARKED):
+        scene.connection.park(request())
+    scene.says(PING)
+    assert scene.reads()
+    scene.connection.park(request())
+    assert not scene.reads()
+    scene.connection.unpark()
+    assert scene.reads()
+
+
+def test_a_peer_whose_requests_wait_is_read_until_they_are_large(scene: Scene) -> None:
+    scene.connection.park(request(MOST_PARKED_BYTES))
+    assert scene.reads()
+    scene.connection.park(request(1))
+    assert not scene.reads()
+    assert len(scene.connection.unpark().payload) == MOST_PARKED_BYTES
+    assert scene.reads()
 
 
 def test_a_session_that_waits_for_its_verdict_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,15 +310,15 @@ def test_a_session_that_waits_for_its_verdict_is_not_read_from(monkeypatch: pyte
 
 def test_both_reasons_to_pause_have_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, RawPeer.at(Stage.VERDICT))
-    scene.connection.pause_writing()
+    scene.connection.park(request(MOST_PARKED_BYTES + 1))
     scene.connection.drive(scene.session.admit(now=scene.clock.now))
     assert not scene.transport.is_reading
-    scene.connection.resume_writing()
+    scene.connection.unpark()
     assert scene.transport.is_reading
 
 
 def test_during_a_goodbye_the_peer_is_read_again_or_its_end_would_not_be_seen(scene: Scene) -> None:
-    scene.connection.pause_writing()
+    scene.connection.park(request(MOST_PARKED_BYTES + 1))
     scene.ends()
     assert scene.transport.is_reading
 
@@ -291,47 +326,72 @@ def test_during_a_goodbye_the_peer_is_read_again_or_its_end_would_not_be_seen(sc
 # -- what waits to be written -----------------------------------------------------------------------------------------------
 
 
-def test_a_peer_that_leaves_too_much_unread_is_cut_off(scene: Scene) -> None:
-    scene.transport.unsent = WRITE_QUEUE_BYTES + 1
+def test_while_the_peer_does_not_read_nothing_more_is_sealed_for_it(scene: Scene) -> None:
+    assert scene.transport.high == WRITE_AHEAD_BYTES
+    scene.connection.pause_writing()
+    scene.session.send("eth", 2, b"\xc0")
     scene.says(PING)
-    assert scene.transport.is_aborted
     assert scene.transport.written == b""
-    assert (scene.closed.ended_by, scene.closed.reason) == (EndedBy.US, None)
-    assert scene.closed.cause == f"the peer left {WRITE_QUEUE_BYTES + 1} bytes unread"
+    assert scene.connection.queued_bytes > 0
+    scene.connection.resume_writing()
+    assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [PONG, TRANSACTIONS]
 
 
-def test_one_large_message_on_an_empty_queue_is_no_reason(scene: Scene) -> None:
-    scene.transport.unsent = WRITE_QUEUE_BYTES
-    scene.session.send("eth", 2, bytes(3 * WRITE_QUEUE_BYTES))
+def test_what_the_transport_has_no_room_for_waits_where_others_can_pass_it(scene: Scene) -> None:
+    scene.transport.unsent = WRITE_AHEAD_BYTES
+    scene.session.send("eth", 2, b"\xc0")
     scene.connection.drive([])
-    assert not scene.transport.is_aborted
-    assert scene.transport.written
+    assert scene.transport.written == b""
+    # With the next turn the transport has written, or has said that it cannot.
+    scene.says(PING)
+    scene.transport.unsent = 0
+    [callback] = scene.host.callbacks
+    callback()
+    assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [PONG, TRANSACTIONS]
 
 
-def test_while_one_large_message_drains_pings_do_not_count_against_it(scene: Scene) -> None:
-    # Noise: Snappy would make zeros a small message.
-    scene.session.send("eth", 2, seeded(1)(3 * WRITE_QUEUE_BYTES))
+def test_about_as_much_is_written_as_there_is_room(scene: Scene) -> None:
+    for _ in range(8):
+        scene.session.send("eth", 2, seeded(1)(WRITE_AHEAD_BYTES // 3))
     scene.connection.drive([])
-    scene.transport.unsent = len(scene.transport.written)
-    scene.says(PING)
-    assert not scene.transport.is_aborted
-    # What comes on top of it does count.
-    scene.transport.unsent += WRITE_QUEUE_BYTES
-    scene.says(PING)
+    assert WRITE_AHEAD_BYTES <= len(scene.transport.written) < 2 * WRITE_AHEAD_BYTES
+
+
+def test_a_peer_that_reads_nothing_for_long_is_cut_off(scene: Scene) -> None:
+    scene.connection.pause_writing()
+    scene.waits(10)
+    assert not scene.session.is_closed
+    scene.says(PONG)
+    scene.waits(10)
     assert scene.transport.is_aborted
+    assert (scene.closed.ended_by, scene.closed.reason) == (EndedBy.US, None)
+    assert scene.closed.cause == "the peer read nothing for 20 s"
 
 
-def test_over_the_limit_nothing_happens_while_there_is_nothing_to_write(scene: Scene) -> None:
-    scene.transport.unsent = WRITE_QUEUE_BYTES + 1
-    scene.connection.drive([])
-    assert not scene.transport.is_aborted
+def test_a_peer_that_reads_again_is_not_cut_off(scene: Scene) -> None:
+    scene.connection.pause_writing()
+    scene.waits(10)
+    scene.connection.resume_writing()
+    scene.waits(10)
+    assert not scene.session.is_closed
 
 
-def test_a_goodbye_is_written_even_over_the_limit(scene: Scene) -> None:
-    scene.transport.unsent = WRITE_QUEUE_BYTES + 1
+def test_room_for_responses_is_told_while_requests_are_parked(scene: Scene) -> None:
+    scene.says(PING)
+    assert scene.host.rooms == 0
+    scene.connection.park(request())
+    scene.says(PING)
+    assert scene.host.rooms == 1
+
+
+def test_a_goodbye_is_written_whatever_waits_and_counted(scene: Scene) -> None:
+    scene.connection.pause_writing()
+    scene.session.send("eth", 2, bytes(1000))
+    before = scene.session.messages_out
     scene.ends()
-    assert scene.transport.written
+    assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [DISCONNECT]
     assert scene.closed.reason is DisconnectReason.TOO_MANY_PEERS
+    assert scene.connection.traffic().messages_out == before + 1
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------------

@@ -23,9 +23,11 @@ from protocol.control import (
     AskPeer,
     AskSessions,
     Broadcast,
+    CallId,
     Dial,
     DisconnectSession,
     Drain,
+    Forget,
     Handoff,
     HandoffLost,
     Judge,
@@ -417,6 +419,43 @@ def test_what_cannot_be_asked_is_a_reply_with_its_name(
             call = engine.call()
             reply = await engine.asked(AskPeer(call, *asked))
             assert (reply.call, reply.error) == (call, error)
+
+    played(scenario())
+
+
+def test_a_request_that_is_forgotten_is_answered_to_nobody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.established(ONE)
+            forgotten, other = engine.call(), engine.call()
+            for call in (forgotten, other):
+                engine.command(AskPeer(call, ONE, "eth", GET_BLOCK_HEADERS, encoded([77, [1, 2, 0, 0]])))
+            # A call that is not there is nobody's loss.
+            for call in (forgotten, forgotten, CallId(99)):
+                engine.command(Forget(call))
+            await peer.until(MessageReceived)
+            for request_id in (0, 1):
+                peer.send("eth", BLOCK_HEADERS, encoded([request_id, []]))
+            answer = await engine.until(Answer)
+            assert answer.call == other
+
+    played(scenario())
+
+
+def test_while_requests_wait_for_their_turn_pings_do_not(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.established(ONE)
+            context = zmq.Context()
+            with context, context.socket(zmq.DEALER) as responder:
+                responder.connect(f"ipc://{tmp_path}/worker-0.ipc")
+                responder.send(b'{"register": ["eth.GetBlockHeaders"], "credit": 64}')
+                for number in range(20):
+                    peer.send("eth", GET_BLOCK_HEADERS, encoded([number, [1, 2, 0, 0]]))
+                # Some may have had the empty answer before the responder was known; then four of them are with it, which
+                # never answers, and the others wait behind them.
+                await peer.ping()
+                assert not peer.session.is_closed
 
     played(scenario())
 

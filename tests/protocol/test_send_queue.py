@@ -1,0 +1,117 @@
+"""What waits for a peer leaves by rank and age, is bounded in bytes, and is refused rather than dropped."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.errors import QueueFullError
+from protocol.eth_messages import NewPooledTransactionHashes68, decode, encode
+from protocol.p2p import deflate
+from protocol.send_queue import Announced, Outgoing, Rank, SendQueue
+from tests.pair import inflated
+
+repeatable = settings(derandomize=True, deadline=None)
+CODE = 0x18
+
+
+def announcement(number: int) -> Outgoing:
+    """The announcement of one transaction."""
+    payload = encode(68, NewPooledTransactionHashes68(b"\x02", (100,), (number.to_bytes(32, "big"),)))
+    return Outgoing(CODE, deflate(payload), Announced(68, payload))
+
+
+@repeatable
+@given(puts=st.lists(st.tuples(st.sampled_from(Rank), st.binary(max_size=9)), max_size=30), takes=st.integers(0, 30))
+def test_the_highest_rank_goes_first_and_of_it_the_oldest(puts: list[tuple[Rank, bytes]], takes: int) -> None:
+    queue, model = SendQueue(), list[tuple[Rank, int, bytes]]()
+    for index, (rank, body) in enumerate(puts):
+        queue.put(rank, Outgoing(index, body))
+        model.append((rank, index, body))
+    model.sort(key=lambda item: item[:2])
+    for _, index, body in model[:takes]:
+        assert queue.take() == Outgoing(index, body)
+    left = model[takes:]
+    assert bool(queue) is bool(left)
+    assert queue.bytes == sum(len(body) for _, _, body in left)
+    for rank in Rank:
+        assert queue.waiting(rank) == sum(item[0] is rank for item in left)
+
+
+@pytest.mark.parametrize("rank", [Rank.REQUEST, Rank.BROADCAST])
+def test_what_does_not_fit_is_refused_and_what_waits_stays(rank: Rank) -> None:
+    queue = SendQueue(100)
+    queue.put(rank, Outgoing(1, bytes(60)))
+    with pytest.raises(QueueFullError, match="60 bytes wait for this peer already"):
+        queue.put(rank, Outgoing(2, bytes(41)))
+    queue.put(rank, Outgoing(3, bytes(40)))
+    assert (queue.bytes, queue.waiting(rank)) == (100, 2)
+    assert [queue.take().code, queue.take().code] == [1, 3]
+
+
+def test_on_an_empty_queue_one_message_of_any_size_may_wait() -> None:
+    queue = SendQueue(100)
+    queue.put(Rank.BROADCAST, Outgoing(1, bytes(1000)))
+    with pytest.raises(QueueFullError):
+        queue.put(Rank.REQUEST, Outgoing(2, b"\x00"))
+
+
+@pytest.mark.parametrize("rank", [Rank.CONTROL, Rank.RESPONSE])
+def test_what_the_session_owes_is_never_refused(rank: Rank) -> None:
+    queue = SendQueue(100)
+    queue.put(Rank.BROADCAST, Outgoing(1, bytes(100)))
+    queue.put(rank, Outgoing(2, bytes(100)))
+    assert queue.take().code == 2
+
+
+def test_at_the_end_only_control_messages_are_left() -> None:
+    queue = SendQueue()
+    for rank in Rank:
+        queue.put(rank, Outgoing(rank, b"12345"))
+    queue.clear()
+    assert queue.bytes == 5
+    assert queue.take().code == Rank.CONTROL
+    assert not queue
+    queue.put(Rank.BROADCAST, Outgoing(7, b"1"))
+    queue.clear()
+    assert (bool(queue), queue.bytes) == (False, 0)
+
+
+def test_announcements_in_a_row_leave_as_one() -> None:
+    queue = SendQueue()
+    for number in range(3):
+        queue.put(Rank.BROADCAST, announcement(number))
+    queue.put(Rank.BROADCAST, Outgoing(0x12, b"transactions"))
+    queue.put(Rank.BROADCAST, announcement(3))
+    merged = queue.take()
+    assert merged.code == CODE
+    message = decode(68, 8, inflated(merged.body))
+    assert isinstance(message, NewPooledTransactionHashes68)
+    assert message.hashes == tuple(number.to_bytes(32, "big") for number in range(3))
+    assert queue.take().code == 0x12
+    assert queue.take() == announcement(3)
+    assert (bool(queue), queue.bytes) == (False, 0)
+
+
+def test_announcements_that_cannot_be_one_leave_one_by_one() -> None:
+    queue = SendQueue()
+    broken = Outgoing(CODE, b"\x00", Announced(68, b""))
+    queue.put(Rank.BROADCAST, broken)
+    queue.put(Rank.BROADCAST, announcement(1))
+    assert queue.take() == broken
+    assert queue.take() == announcement(1)
+
+
+def test_a_long_row_leaves_in_a_few_pieces() -> None:
+    queue = SendQueue()
+    for number in range(600):
+        queue.put(Rank.BROADCAST, announcement(number))
+    assert queue.bytes < 600 * 60
+    taken = 0
+    while queue:
+        message = decode(68, 8, inflated(queue.take().body))
+        assert isinstance(message, NewPooledTransactionHashes68)
+        assert message.hashes[0] == taken.to_bytes(32, "big")
+        taken += len(message.hashes)
+    assert (taken, queue.bytes) == (600, 0)
