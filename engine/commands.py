@@ -240,12 +240,13 @@ class AnswerResult(Struct, frozen=True):
 
 
 class NamedPeer(Struct, frozen=True):
-    """A static or trusted peer: its enode, or its id where no address is known."""
+    """A static or trusted peer: its enode, or its id where no address is known; `last_end`: why it is not connected."""
 
     peer: str
     static: bool
     trusted: bool
     next_try_s: float | None
+    last_end: str | None
 
 
 class Ban(Struct, frozen=True):

@@ -185,8 +185,9 @@ def _history(result: list[dict[str, Any]]) -> str:
 
 
 def _peers(result: dict[str, Any]) -> str:
-    rows = [["peer", "static", "trusted", "next_try_s"]]
-    rows += [[shown(item[name]) for name in ("peer", "static", "trusted", "next_try_s")] for item in result["peers"]]
+    columns = ["peer", "static", "trusted", "next_try_s", "last_end"]
+    rows = [columns]
+    rows += [[shown(item[name]) for name in columns] for item in result["peers"]]
     bans = [["banned", "seconds"], *([item["who"], shown(item["seconds"])] for item in result["bans"])]
     return _table(rows) + "\n" + _table(bans)
 

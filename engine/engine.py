@@ -311,6 +311,8 @@ class Engine:
         if view is None or not self.counter.establish(report.session):
             return
         view.establish(report, _now_us())
+        if view.peer is not None:
+            self.peers.established(view.peer)
         self._settle_dial(view, None)
         if self._hub.wants("session.established"):
             self._publish("session.established", view.shown(report.traffic))
@@ -385,7 +387,10 @@ class Engine:
         self.history.append({"time_us": now_us, "client": view.client, **event})
         if view.is_connected:
             self._publish("session.closed", event)
-        wait = self.peers.ended(view.peer, now=monotonic()) if view.peer is not None else None
+        wait = None
+        # Of an accept that was refused, of a duplicate say, a static peer's own session knows better.
+        if view.peer is not None and self.counter.session_of(view.peer) is None:
+            wait = self.peers.ended(view.peer, closed.severity, closed.cause, now=monotonic())
         if view.direction is Direction.OUTBOUND and view.established_us is None:
             failed = {
                 "session": session,

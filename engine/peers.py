@@ -12,16 +12,32 @@ import msgspec
 
 from engine.admission import Address
 from engine.dialer import Enode
+from protocol.errors import Severity
 
-# reth's low backoff, which is what static peers get whatever their last session ended with; geth waits 35 s.
-REDIAL_SECONDS: Final = 30.0
+# How long a peer is left alone after an end, by how bad that was: reth's backoff. After the low ones geth waits 35 s.
+REDIAL_SECONDS: Final = {
+    Severity.LOW: 30.0,
+    Severity.MEDIUM: 3 * 60.0,
+    Severity.HIGH: 15 * 60.0,
+    # Another network, nothing in common, or we are no good to it: a ban, in reth.
+    Severity.FATAL: 12 * 3600.0,
+}
+# Ends worse than low, one after the other, lengthen the wait up to this.
+MAX_BACKOFF_SECONDS: Final = 3600.0
+# A dial ends by itself sooner; a session that lasts is dialled again by its end.
+DIALLED_SECONDS: Final = 30.0
 
 
 class StaticPeer(msgspec.Struct):
-    """A peer to keep connected: its address, and when it may be dialled next."""
+    """A peer to keep connected: its address, when it may be dialled next, and why not before.
+
+    `severe_ends` counts those worse than low since it was last established.
+    """
 
     enode: Enode
     next_try_at: float = 0.0
+    severe_ends: int = 0
+    last_end: str | None = None
 
 
 class PeerBook:
@@ -63,24 +79,41 @@ class PeerBook:
             peer for peer in self._static.values() if peer.next_try_at <= now and not self.is_banned(peer.enode.id, now=now)
         ]
         for peer in due:
-            peer.next_try_at = now + REDIAL_SECONDS
+            peer.next_try_at = now + DIALLED_SECONDS
         return [peer.enode for peer in due]
 
-    def ended(self, peer: bytes, *, now: float) -> float | None:
-        """A session of this peer, or an attempt, has ended: when it is tried again, `None` where it is not static."""
+    def established(self, peer: bytes) -> None:
+        """A session of this peer is active: what was before is forgiven."""
+        static = self._static.get(peer)
+        if static is not None:
+            static.severe_ends, static.last_end = 0, None
+
+    def ended(self, peer: bytes, severity: Severity, cause: str, *, now: float) -> float | None:
+        """A session of this peer, or an attempt, has ended: in how many seconds it is tried again.
+
+        `None` where it is not static. One that is trusted as well is never left alone for long.
+        """
         static = self._static.get(peer)
         if static is None:
             return None
-        static.next_try_at = now + REDIAL_SECONDS
-        return REDIAL_SECONDS
+        if peer in self._trusted:
+            severity = Severity.LOW
+        wait = REDIAL_SECONDS[severity]
+        if severity in (Severity.MEDIUM, Severity.HIGH):
+            wait = min(wait * (1 + static.severe_ends), MAX_BACKOFF_SECONDS)
+            static.severe_ends += 1
+        static.next_try_at, static.last_end = now + wait, cause
+        return wait
 
-    def listed(self, *, now: float) -> list[tuple[str, bool, bool, float | None]]:
-        """Each named peer: its enode or id, whether static, whether trusted, and in how many seconds it may be dialled."""
-        rows = [
-            (str(peer.enode), True, peer.enode.id in self._trusted, max(0.0, peer.next_try_at - now))
+    def listed(self, *, now: float) -> list[tuple[str, bool, bool, float | None, str | None]]:
+        """Each named peer: its enode or id, whether static, whether trusted, in how many seconds it may be dialled, and
+        how its last session or attempt ended.
+        """
+        rows: list[tuple[str, bool, bool, float | None, str | None]] = [
+            (str(peer.enode), True, peer.enode.id in self._trusted, max(0.0, peer.next_try_at - now), peer.last_end)
             for peer in self._static.values()
         ]
-        return rows + [(peer.hex(), False, True, None) for peer in sorted(self._trusted - self._static.keys())]
+        return rows + [(peer.hex(), False, True, None, None) for peer in sorted(self._trusted - self._static.keys())]
 
     # -- bans ---------------------------------------------------------------------------------------------------------------
 

@@ -112,7 +112,8 @@ class PeerSettings(Section, frozen=True):
     """Peers by name, as enode URLs."""
 
     static: Annotated[
-        tuple[str, ...], Meta(description="Peers to keep connected: dialled, and again 30 s after each end.")
+        tuple[str, ...],
+        Meta(description="Peers to keep connected: dialled, and again 30 s after an end, a bad one later."),
     ] = ()
     trusted: Annotated[
         tuple[str, ...], Meta(description="Peers that max_active_inbound and max_active_outbound do not stop.")

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, NewType, TypeVar
 import msgspec
 
 from protocol.capabilities import SubProtocol
-from protocol.errors import DisconnectReason
+from protocol.errors import DisconnectReason, Severity
 from protocol.eth import Head
 from protocol.events import Conduct, EndedBy, Stage
 from protocol.forkid import Chain
@@ -285,6 +285,7 @@ class SessionClosed(msgspec.Struct, frozen=True, tag="closed"):
     cause: str
     stage: Stage
     traffic: Traffic
+    severity: Severity = Severity.LOW
 
 
 class Figures(msgspec.Struct, frozen=True, tag="figures"):

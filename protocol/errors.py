@@ -5,7 +5,7 @@ Whoever catches a `PeerError` has nothing to guess: its class says which Disconn
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import ClassVar, Final
 
 # A peer chooses this text: what we repeat of it in causes and logs is short and printable (CVE-2022-29177).
@@ -35,6 +35,38 @@ class DisconnectReason(IntEnum):
         return self.name.lower()
 
 
+class Severity(StrEnum):
+    """How long a peer is better left alone after an end: reth's kinds of backoff."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    FATAL = "fatal"
+
+
+_FATAL_REASONS: Final = frozenset(
+    {DisconnectReason.USELESS_PEER, DisconnectReason.INCOMPATIBLE_VERSION, DisconnectReason.PROTOCOL_BREACH}
+)
+_LOW_REASONS: Final = frozenset(
+    {
+        DisconnectReason.TOO_MANY_PEERS,
+        DisconnectReason.ALREADY_CONNECTED,
+        DisconnectReason.PING_TIMEOUT,
+        DisconnectReason.DISCONNECT_REQUESTED,
+        DisconnectReason.TCP_ERROR,
+        # To reth this is a long absence; a node that restarts says so as well, and is back within seconds.
+        DisconnectReason.CLIENT_QUITTING,
+    }
+)
+
+
+def severity_of(reason: DisconnectReason | None) -> Severity:
+    """Of a peer's own goodbye: what it says of coming back."""
+    if reason in _FATAL_REASONS:
+        return Severity.FATAL
+    return Severity.LOW if reason is None or reason in _LOW_REASONS else Severity.HIGH
+
+
 class UsageError(Exception):
     """Our own side asked for something impossible; `name` is the typed reply a user gets."""
 
@@ -54,9 +86,10 @@ class QueueFullError(UsageError):
 
 
 class PeerError(Exception):
-    """A peer's mistake. `reason` is what it is told; `None` closes without a goodbye."""
+    """A peer's mistake. `reason` is what it is told; `None` closes without a goodbye. `severity`: when to come back."""
 
     reason: ClassVar[DisconnectReason | None] = DisconnectReason.PROTOCOL_BREACH
+    severity: ClassVar[Severity] = Severity.MEDIUM
 
 
 class RlpError(PeerError):
@@ -67,6 +100,7 @@ class HandshakeError(PeerError):
     """The auth or ack packet is not valid. One error for every cause: a peer must not learn which (no oracle)."""
 
     reason = None
+    severity = Severity.LOW
 
 
 class FrameError(PeerError):
@@ -97,24 +131,28 @@ class NullIdentityError(PeerError):
     """The Hello carries no 64-byte id, or one of zeros."""
 
     reason = DisconnectReason.INVALID_IDENTITY
+    severity = Severity.FATAL
 
 
 class UnexpectedIdentityError(PeerError):
     """The Hello names another id than the one ECIES proved."""
 
     reason = DisconnectReason.UNEXPECTED_IDENTITY
+    severity = Severity.FATAL
 
 
 class IncompatibleVersionError(PeerError):
     """A base protocol version without Snappy."""
 
     reason = DisconnectReason.INCOMPATIBLE_VERSION
+    severity = Severity.FATAL
 
 
 class UselessPeerError(PeerError):
     """No shared version of eth."""
 
     reason = DisconnectReason.USELESS_PEER
+    severity = Severity.FATAL
 
 
 class StatusError(PeerError):
@@ -124,10 +162,13 @@ class StatusError(PeerError):
     """
 
     reason = DisconnectReason.SUBPROTOCOL_ERROR
+    severity = Severity.FATAL
 
 
 class ForkIdError(StatusError):
-    """The remote fork id fails the EIP-2124 filter."""
+    """The remote fork id fails the EIP-2124 filter: one of us may be late for a fork."""
+
+    severity = Severity.MEDIUM
 
 
 class TimeoutPeerError(PeerError):

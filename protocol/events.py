@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from protocol.capabilities import Shared
-from protocol.errors import DisconnectReason
+from protocol.errors import DisconnectReason, Severity
 from protocol.eth import Status
 from protocol.messages import MessageKind
 from protocol.p2p import Hello
@@ -70,6 +70,7 @@ class Closed(msgspec.Struct, frozen=True):
     reason: DisconnectReason | None
     cause: str
     stage: Stage
+    severity: Severity = Severity.LOW
 
 
 class Answered(msgspec.Struct, frozen=True):

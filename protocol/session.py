@@ -28,9 +28,11 @@ from protocol.errors import (
     PeerError,
     QueueFullError,
     RlpError,
+    Severity,
     TimeoutPeerError,
     UsageError,
     UselessPeerError,
+    severity_of,
 )
 from protocol.events import (
     Answered,
@@ -290,25 +292,30 @@ class Session:
         elif self.stage is not Stage.ACTIVE:
             self._fail(TimeoutPeerError(f"the peer took too long at {self.stage}"))
         elif self._ping_sent_at is not None:
-            self._fail(TimeoutPeerError(f"no pong within {self._timeouts.ping:g} s"))
+            cause = f"no pong within {self._timeouts.ping:g} s"
+            self._close(EndedBy.US, self._say_goodbye(DisconnectReason.PING_TIMEOUT), cause)
         else:
             self._ping_sent_at = now
             self._due = now + self._timeouts.ping
             self._send_base(p2p.PING_CODE, p2p.EMPTY_LIST)
         return self._take_events()
 
-    def disconnect(self, reason: DisconnectReason, cause: str, *, by: EndedBy = EndedBy.US) -> list[Event]:
-        """Say goodbye with `reason` and end."""
+    def disconnect(
+        self, reason: DisconnectReason, cause: str, *, by: EndedBy = EndedBy.US, severity: Severity = Severity.LOW
+    ) -> list[Event]:
+        """Say goodbye with `reason` and end. `severity`: how soon the peer may be dialled again."""
         if self.stage is not Stage.CLOSED:
-            self._close(by, self._say_goodbye(reason), cause)
+            self._close(by, self._say_goodbye(reason), cause, severity)
         return self._take_events()
 
-    def connection_lost(self, cause: str, *, by: EndedBy = EndedBy.NETWORK) -> list[Event]:
+    def connection_lost(
+        self, cause: str, *, by: EndedBy = EndedBy.NETWORK, severity: Severity = Severity.LOW
+    ) -> list[Event]:
         """The connection is gone, or has to go, without a goodbye."""
         if self.stage is not Stage.CLOSED:
             if by is EndedBy.NETWORK and not self.bytes_in:
                 cause += " before it sent a byte"
-            self._close(by, None, cause)
+            self._close(by, None, cause, severity)
         return self._take_events()
 
     def send(self, capability: str, message_id: int, payload: bytes) -> None:
@@ -555,9 +562,8 @@ class Session:
         self._on_remote_disconnect(p2p.decode_disconnect_after_hello(payload))
 
     def _on_remote_disconnect(self, reason: DisconnectReason | None) -> None:
-        self._close(
-            EndedBy.PEER, reason, "the peer said goodbye" if reason is not None else "the peer left without a reason"
-        )
+        cause = "the peer said goodbye" if reason is not None else "the peer left without a reason"
+        self._close(EndedBy.PEER, reason, cause, severity_of(reason))
 
     def _on_ping(self, payload: bytes) -> None:
         p2p.check_ping_payload(payload)
@@ -665,15 +671,15 @@ class Session:
         return reason
 
     def _fail(self, error: PeerError) -> None:
-        self._close(EndedBy.US, self._say_goodbye(error.reason), str(error))
+        self._close(EndedBy.US, self._say_goodbye(error.reason), str(error), error.severity)
 
-    def _close(self, by: EndedBy, reason: DisconnectReason | None, cause: str) -> None:
+    def _close(self, by: EndedBy, reason: DisconnectReason | None, cause: str, severity: Severity = Severity.LOW) -> None:
         if self._requests is not None:
             for pending in self._requests.abandon():
                 self._events.append(RequestFailed(pending.id, "session_ended", cause))
             self._requests = None
         self._queue.clear()
-        self._events.append(Closed(by, reason, cause, self.stage))
+        self._events.append(Closed(by, reason, cause, self.stage, severity))
         self.stage = Stage.CLOSED
         self._due = self._range_due = math.inf
         self._initiator = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 import resource
@@ -17,7 +18,7 @@ import zmq
 from protocol import control, crypto
 from protocol.capabilities import SubProtocol
 from protocol.control import CallId, Configure, Handoff, SessionId, Traffic
-from protocol.errors import DisconnectReason, PeerError, RlpError, UsageError
+from protocol.errors import DisconnectReason, PeerError, RlpError, Severity, UsageError
 from protocol.eth import LocalChain, LocalRange, Status
 from protocol.events import (
     Answered,
@@ -203,12 +204,14 @@ class Worker:
             connection = self._initiator(command, monotonic() - started)
             await self._loop.create_connection(lambda: connection, sock=sock)
         except TimeoutError:
-            self._dial_failed(command.session, f"no TCP connection within {self._config.connect_seconds:g} s")
+            words = f"no TCP connection within {self._config.connect_seconds:g} s"
+            self._dial_failed(command.session, words, severity=Severity.MEDIUM)
         except PeerError as error:
             self._dial_failed(command.session, f"the enode has no valid key: {error}")
         except OSError as error:
             words = os.strerror(error.errno) if error.errno else str(error)
-            self._dial_failed(command.session, f"no TCP connection: {words}")
+            severity = Severity.HIGH if error.errno == errno.ECONNREFUSED else Severity.MEDIUM
+            self._dial_failed(command.session, f"no TCP connection: {words}", severity=severity)
         else:
             sock = None  # the transport's now
             self.report(control.SessionConnected(command.session, connection.local, connection.remote))
@@ -228,7 +231,9 @@ class Worker:
         setup = Setup(Role.INITIATOR, self._node, self._chain, int(time()), timeouts, peer=command.peer)
         return self._connection(command.session, setup)
 
-    def _dial_failed(self, session: SessionId, cause: str, by: EndedBy = EndedBy.NETWORK) -> None:
+    def _dial_failed(
+        self, session: SessionId, cause: str, by: EndedBy = EndedBy.NETWORK, severity: Severity = Severity.LOW
+    ) -> None:
         connection = self._connections.get(session)
         if connection is not None and connection.is_made:
             connection.drive(connection.session.connection_lost(cause, by=by))
@@ -236,7 +241,7 @@ class Worker:
             return
         if connection is not None:
             self._discard(connection)
-        self.report(control.SessionClosed(session, by, None, cause, Stage.CONNECT, Traffic()))
+        self.report(control.SessionClosed(session, by, None, cause, Stage.CONNECT, Traffic(), severity))
 
     def _discard(self, connection: Connection) -> None:
         """Forget a connection that never came to be: nothing of it is told, and its deadline is nobody's."""
@@ -323,7 +328,7 @@ class Worker:
             connection.session.answer(request, request.kind.empty_answer(request.request_id or 0, request.payload))
         except RlpError as error:
             cause = f"a malformed {request.kind.name}: {error}"
-            return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause)
+            return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause, severity=Severity.MEDIUM)
         return []
 
     def on_answer(self, session: SessionId, request: MessageReceived, payload: bytes) -> None:
@@ -383,7 +388,13 @@ class Worker:
         self._connections.pop(connection.id, None)
         self.report(
             control.SessionClosed(
-                connection.id, event.ended_by, event.reason, event.cause, event.stage, connection.traffic()
+                session=connection.id,
+                ended_by=event.ended_by,
+                reason=event.reason,
+                cause=event.cause,
+                stage=event.stage,
+                traffic=connection.traffic(),
+                severity=event.severity,
             )
         )
 
@@ -406,7 +417,7 @@ class Worker:
         is_breach = event.conduct is Conduct.BREACH and self._config.ends_on_breach
         if is_breach or count >= self._config.max_bad_messages:
             cause = event.words if is_breach else f"{count} bad messages, the last: {event.words}"
-            return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause)
+            return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause, severity=Severity.MEDIUM)
         return []
 
     _LIFECYCLE: Final[dict[type, Callable[[Worker, Connection, Any], list[Event] | None]]] = {

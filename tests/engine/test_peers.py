@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+import pytest
+
 from engine.dialer import Enode
-from engine.peers import REDIAL_SECONDS, PeerBook
+from engine.peers import DIALLED_SECONDS, PeerBook
 from protocol.crypto import PrivateKey
+from protocol.errors import Severity
 
 ONE = Enode(PrivateKey(b"\x01" * 32).id, "192.0.2.1", 30303)
 TWO = Enode(PrivateKey(b"\x02" * 32).id, "192.0.2.2", 30303)
@@ -15,21 +18,48 @@ TWO = Enode(PrivateKey(b"\x02" * 32).id, "192.0.2.2", 30303)
 def test_a_static_peer_is_due_at_once_and_again_after_the_redial_time() -> None:
     book = PeerBook([ONE])
     assert book.due(now=5) == [ONE]
-    assert book.due(now=5 + REDIAL_SECONDS - 0.1) == []
-    assert book.due(now=5 + REDIAL_SECONDS) == [ONE]
+    assert book.due(now=5 + DIALLED_SECONDS - 0.1) == []
+    assert book.due(now=5 + DIALLED_SECONDS) == [ONE]
 
 
-def test_the_redial_time_starts_with_the_end_of_its_session() -> None:
+@pytest.mark.parametrize(
+    ("severity", "seconds"),
+    [(Severity.LOW, 30), (Severity.MEDIUM, 180), (Severity.HIGH, 900), (Severity.FATAL, 43_200)],
+)
+def test_how_long_a_peer_is_left_alone_goes_by_its_end(severity: Severity, seconds: float) -> None:
     book = PeerBook([ONE])
     book.due(now=0)
-    assert book.ended(ONE.id, now=100) == REDIAL_SECONDS
-    assert book.due(now=100 + REDIAL_SECONDS - 0.1) == []
-    assert book.due(now=100 + REDIAL_SECONDS) == [ONE]
+    assert book.ended(ONE.id, severity, "gone", now=100) == seconds
+    assert book.due(now=100 + seconds - 0.1) == []
+    assert book.due(now=100 + seconds) == [ONE]
+
+
+def test_bad_ends_in_a_row_lengthen_the_wait_until_it_is_established() -> None:
+    book = PeerBook([ONE])
+    waits = [book.ended(ONE.id, Severity.HIGH, "refused", now=0) for _ in range(6)]
+    assert waits == [900, 1800, 2700, 3600, 3600, 3600]
+    assert book.ended(ONE.id, Severity.LOW, "gone", now=0) == 30
+    assert book.ended(ONE.id, Severity.MEDIUM, "late", now=0) == 7 * 180
+    book.established(ONE.id)
+    assert book.ended(ONE.id, Severity.MEDIUM, "late", now=0) == 180
+
+
+def test_a_trusted_peer_is_never_left_alone_for_long() -> None:
+    book = PeerBook([ONE], [ONE.id])
+    assert [book.ended(ONE.id, severity, "gone", now=0) for severity in Severity] == [30] * 4
+
+
+def test_a_peer_that_is_named_again_is_due_at_once() -> None:
+    book = PeerBook([ONE])
+    book.ended(ONE.id, Severity.FATAL, "another network", now=0)
+    book.add(ONE, is_static=True, is_trusted=False)
+    assert book.due(now=1) == [ONE]
 
 
 def test_the_end_of_anybody_else_is_no_reason_to_dial() -> None:
     book = PeerBook([ONE])
-    assert book.ended(TWO.id, now=0) is None
+    assert book.ended(TWO.id, Severity.LOW, "gone", now=0) is None
+    book.established(TWO.id)
     assert book.due(now=1000) == [ONE]
 
 
@@ -39,7 +69,8 @@ def test_a_peer_that_was_added_is_due_and_one_that_was_removed_is_not() -> None:
     book.add(TWO, is_static=False, is_trusted=True)
     assert book.due(now=0) == [ONE]
     assert (book.is_trusted(ONE.id), book.is_trusted(TWO.id), book.has_trusted) == (False, True, True)
-    assert book.listed(now=10) == [(str(ONE), True, False, REDIAL_SECONDS - 10), (TWO.id.hex(), False, True, None)]
+    book.ended(ONE.id, Severity.LOW, "gone", now=0)
+    assert book.listed(now=10) == [(str(ONE), True, False, 20, "gone"), (TWO.id.hex(), False, True, None, None)]
     assert book.remove(ONE.id)
     assert book.remove(TWO.id)
     assert not book.remove(TWO.id)

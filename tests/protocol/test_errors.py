@@ -15,6 +15,7 @@ from protocol.errors import (
     QueueFullError,
     UsageError,
     printable,
+    severity_of,
 )
 
 repeatable = settings(derandomize=True, deadline=None)
@@ -54,6 +55,31 @@ ANSWERS = {
     "ForkIdError": 0x10,
     "TimeoutPeerError": 0x0B,
 }
+
+
+# How long to leave such a peer alone.
+SEVERITIES = {
+    "HandshakeError": "low",
+    "NullIdentityError": "fatal",
+    "UnexpectedIdentityError": "fatal",
+    "IncompatibleVersionError": "fatal",
+    "UselessPeerError": "fatal",
+    "StatusError": "fatal",
+}
+
+
+def test_of_each_mistake_it_is_known_when_to_come_back() -> None:
+    for name in ANSWERS:
+        assert getattr(errors, name).severity == SEVERITIES.get(name, "medium")
+
+
+@pytest.mark.parametrize(
+    ("severity", "reasons"),
+    [("fatal", (0x02, 0x03, 0x06)), ("low", (None, 0x00, 0x01, 0x04, 0x05, 0x08, 0x0B)), ("high", (0x07, 0x09, 0x0A, 0x10))],
+)
+def test_of_each_goodbye_it_is_known_when_to_come_back(severity: str, reasons: tuple[int | None, ...]) -> None:
+    for reason in reasons:
+        assert severity_of(None if reason is None else DisconnectReason(reason)) == severity
 
 
 def test_the_reasons_and_their_labels_are_those_of_the_specification() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from protocol import eth, rlp, snap
 from protocol.capabilities import Shared, SubProtocol
-from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, QueueFullError, UsageError
+from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, QueueFullError, UsageError, severity_of
 from protocol.eth import Head, LocalRange
 from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Misconduct, Stage
 from protocol.p2p import Capability, inflate
@@ -905,7 +905,7 @@ SPELLINGS: Final = {
 def left(reason: DisconnectReason | None, stage: Stage) -> Closed:
     """The end of a session whose peer left."""
     cause = "the peer left without a reason" if reason is None else "the peer said goodbye"
-    return Closed(EndedBy.PEER, reason, cause, stage)
+    return Closed(EndedBy.PEER, reason, cause, stage, severity_of(reason))
 
 
 @pytest.mark.parametrize(("payload", "reason"), [*SPELLINGS.values(), (b"", None)], ids=[*SPELLINGS, "nothing"])

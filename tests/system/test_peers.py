@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,26 @@ def test_a_static_peer_of_the_configuration_is_dialled_and_one_by_command_too() 
         with pytest.raises(EngineError) as error:
             engine.call("peers-remove", peer=second.node_id.hex())
         assert error.value.name == "no_such_peer"
+
+
+def test_a_static_peer_that_is_no_good_is_left_alone_for_long_and_it_is_said_why() -> None:
+    with (
+        RunningEngine(chain="sepolia", workers=1) as other,
+        RunningEngine("--peers.static", f"{other.enode},enode://{LISTENER.hex()}@127.0.0.1:9", workers=1) as engine,
+    ):
+
+        def ends() -> list[dict[str, Any]]:
+            peers: list[dict[str, Any]] = engine.call("peers")["peers"]
+            return peers if all(peer["last_end"] for peer in peers) else []
+
+        stranger, nobody = eventually(ends, "both have been tried")
+        assert stranger["next_try_s"] > 800
+        assert "no TCP connection: Connection refused" in nobody["last_end"]
+        assert 800 < nobody["next_try_s"] <= 900
+        # Naming it again is a wish to have it now.
+        log = engine.log("dial.failed")
+        engine.call("peers-add", enode=nobody["peer"])
+        assert log.wait("dial.failed").fields["enode"] == nobody["peer"]
 
 
 def test_a_trusted_peer_passes_the_limit_that_stops_others() -> None:
