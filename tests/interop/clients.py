@@ -22,13 +22,18 @@ def _require(tool: str, client: str) -> None:
 
 
 @cache
-def geth_program(name: str) -> str:
-    """Build `geth` (eth/69 to 72) or `geth68` (eth/68); Go's own cache makes this quick the second time."""
+def go_program(module: Path, name: str, package: str = ".") -> str:
+    """Build a program of a Go module of ours; Go's own cache makes this quick the second time."""
     _require("go", "go-ethereum")
     BUILT.mkdir(exist_ok=True)
     output = BUILT / name
-    subprocess.run(["go", "build", "-o", str(output), "."], cwd=FOLDER / name, check=True, timeout=900)
+    subprocess.run(["go", "build", "-o", str(output), package], cwd=module, check=True, timeout=900)
     return str(output)
+
+
+def geth_program(name: str) -> str:
+    """`geth` (eth/69 to 72) or `geth68` (eth/68)."""
+    return go_program(FOLDER / name, name)
 
 
 @cache

@@ -1,0 +1,195 @@
+// Command load is the bench's initiator, on go-ethereum's p2p/rlpx: it plays
+// any number of peers, each with a key of its own, and never the one it
+// measures.
+//
+//	load ENODE
+//
+// Orders:
+//
+//	{"do":"open","count":n,"in_flight":n}      open so many sessions more
+//	{"do":"leave","in_flight":n}               say goodbye on all, and wait until the server has closed them
+//	{"do":"hold","kind":k,"count":n,"size":n}  seal so many messages on each session, without sending them;
+//	                                           transactions of a size in bytes, announcements in hashes
+//	{"do":"release","slices":n,"seconds":s}    send them, over so long, until the server has taken all
+//	{"do":"pace","rate":r,"seconds":s,"size":n} send stamped transactions at a rate, one session after the other
+//	{"do":"await","count":n}                   wait until so many messages were received since the start
+//	{"do":"ping"}                              a ping and its pong on each session
+//	{"do":"payload","size":n}                  transactions of a size, in hex
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"bench/chain"
+	"bench/lines"
+	"bench/payload"
+
+	"github.com/ethereum/go-ethereum/eth/protocols/eth"
+	"github.com/ethereum/go-ethereum/p2p/enode"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// All that a broadcast may take.
+	awaitTime = 120 * time.Second
+	awaitStep = time.Millisecond
+	// A paced load sends what has become due since, this often.
+	paceStep = time.Millisecond
+)
+
+type load struct {
+	target   *enode.Node
+	chain    *chain.Chain
+	sessions []*session
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	l := &load{chain: chain.New()}
+	lines.Emit("chain", l.chain.Describe())
+	if len(os.Args) < 2 {
+		return nil
+	}
+	var err error
+	if l.target, err = enode.ParseV4(os.Args[1]); err != nil {
+		return err
+	}
+	lines.Serve(map[string]func(*lines.Order) (lines.Facts, error){
+		"open":    l.open,
+		"leave":   l.leave,
+		"hold":    l.hold,
+		"release": l.release,
+		"pace":    l.pace,
+		"await":   l.await,
+		"ping":    l.ping,
+		"payload": l.payload,
+	})
+	return nil
+}
+
+// each runs a task for each number below count, so many at a time, and gives
+// the first error and how many there were.
+func each(count, inFlight int, task func(int) error) error {
+	var (
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		first  error
+		failed int
+		next   = make(chan int)
+	)
+	for range max(1, min(inFlight, count)) {
+		wg.Go(func() {
+			for i := range next {
+				if err := task(i); err != nil {
+					mu.Lock()
+					first, failed = errors.Join(first, err), failed+1
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for i := range count {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	if failed > 0 {
+		return fmt.Errorf("%d of %d failed: %.2000s", failed, count, first.Error())
+	}
+	return nil
+}
+
+func (l *load) open(o *lines.Order) (lines.Facts, error) {
+	began := time.Now()
+	opened := make([]*session, o.Count)
+	err := each(o.Count, o.InFlight, func(i int) (err error) {
+		opened[i], err = open(l.target, l.chain)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.sessions = append(l.sessions, opened...)
+	return lines.Facts{"seconds": time.Since(began).Seconds()}, nil
+}
+
+func (l *load) leave(o *lines.Order) (lines.Facts, error) {
+	err := each(len(l.sessions), o.InFlight, func(i int) error { return l.sessions[i].leave() })
+	l.sessions = nil
+	return nil, err
+}
+
+func (l *load) hold(o *lines.Order) (lines.Facts, error) {
+	for _, s := range l.sessions {
+		code, content := uint64(ethCode+eth.TransactionsMsg), []byte(nil)
+		if o.Kind == "announcements" {
+			code, content = ethCode+eth.NewPooledTransactionHashesMsg, payload.Announcement(s.version, o.Size)
+		} else {
+			content = payload.Transactions(o.Size)
+		}
+		if err := s.hold(code, content, o.Count); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func (l *load) release(o *lines.Order) (lines.Facts, error) {
+	began := time.Now()
+	over := time.Duration(o.Seconds * float64(time.Second))
+	err := each(len(l.sessions), len(l.sessions), func(i int) error { return l.sessions[i].release(max(1, o.Slices), over) })
+	return lines.Facts{"seconds": time.Since(began).Seconds()}, err
+}
+
+func (l *load) pace(o *lines.Order) (lines.Facts, error) {
+	content := payload.Transactions(o.Size)
+	began, sent := time.Now(), 0
+	for passed := 0.0; passed < o.Seconds; passed = time.Since(began).Seconds() {
+		for due := int(passed * o.Rate); sent < due; sent++ {
+			payload.Stamp(content, monotonic())
+			if err := l.sessions[sent%len(l.sessions)].write(ethCode+eth.TransactionsMsg, content); err != nil {
+				return nil, err
+			}
+		}
+		time.Sleep(paceStep)
+	}
+	return lines.Facts{"sent": sent}, nil
+}
+
+func (l *load) await(o *lines.Order) (lines.Facts, error) {
+	began := time.Now()
+	for received.Load() < int64(o.Count) {
+		if time.Since(began) > awaitTime {
+			return nil, fmt.Errorf("received %d of %d messages", received.Load(), o.Count)
+		}
+		time.Sleep(awaitStep)
+	}
+	return lines.Facts{"received": received.Load()}, nil
+}
+
+func (l *load) ping(*lines.Order) (lines.Facts, error) {
+	return nil, each(len(l.sessions), len(l.sessions), func(i int) error { return l.sessions[i].ping() })
+}
+
+func (l *load) payload(o *lines.Order) (lines.Facts, error) {
+	return lines.Facts{"payload": fmt.Sprintf("%#x", payload.Transactions(o.Size))}, nil
+}
+
+// monotonic is the clock that all processes of the machine have in common.
+func monotonic() int64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		panic(err)
+	}
+	return now.Nano()
+}
