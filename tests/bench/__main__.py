@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from tests.bench.reckoning import Row, read_rows, table, write_rows
-from tests.bench.rows import GROUPS
+from tests.bench.rows import GROUPS, LONG
 from tests.bench.sides import BenchError
 from tests.bench.table import show
 
@@ -23,9 +23,11 @@ REPEATS = 5
 
 def main() -> None:
     """Measure and print."""
+    groups = {**GROUPS, **LONG}
     arguments = argparse.ArgumentParser(prog="bench", description=__doc__)
     arguments.add_argument("--repeats", type=int, default=REPEATS, help=f"of each row, default {REPEATS}")
-    arguments.add_argument("--only", nargs="+", metavar="ROW", choices=list(GROUPS), help=f"of {', '.join(GROUPS)}")
+    arguments.add_argument("--only", nargs="+", metavar="ROW", choices=groups, help=f"of {', '.join(groups)}")
+    arguments.add_argument("--long", action="store_true", help=f"also {', '.join(LONG)}, which takes ten minutes")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments.add_argument("--compare", type=Path, metavar="FILE", help="show the ratio to earlier figures")
     given = arguments.parse_args()
@@ -34,9 +36,9 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows: list[Row] = []
     failed = False
-    for name in given.only or GROUPS:
+    for name in given.only or (groups if given.long else GROUPS):
         try:
-            rows += GROUPS[name](given.repeats)
+            rows += groups[name](given.repeats)
         except BenchError as error:
             failed = True
             sys.stderr.write(f"{name}: {error}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ class Program(JsonProgram):
         return answer
 
 
-class Side:
+class Side(ABC):
     """A server under a load. `processes` are those whose cost counts, by their part."""
 
     def __init__(self, load: Program, processes: dict[str, list[int]]) -> None:
@@ -81,9 +82,17 @@ class Side:
         """Bytes of memory of all parts."""
         return sum(resident_bytes(pids) for pids in self.processes.values())
 
+    @abstractmethod
+    def messages(self) -> int:
+        """How many messages, pings perhaps included, the server has had of the sessions that it has now."""
+
+    @abstractmethod
+    def await_read(self, count: int) -> None:
+        """Until whoever counts the messages has counted so many more. Raises `BenchError` where some were lost."""
+
+    @abstractmethod
     def broadcast(self, size: int, count: int) -> None:
         """So many messages of a size to every peer."""
-        raise NotImplementedError
 
 
 class Ours(Side):
@@ -94,6 +103,22 @@ class Ours(Side):
         super().__init__(load, {"engine": [engine.process.pid], "workers": workers})
         self.engine = engine
         self.reader = reader
+
+    def messages(self) -> int:
+        return sum(session["messages_in"] for session in self.engine.call("sessions")["sessions"])
+
+    def await_read(self, count: int) -> None:
+        read = self.reader.order("await", count=count)
+        if read["count"] != count or read["missed"]:
+            raise BenchError(f"of {count} events {read['count']} were read, {read['missed']} are known to be lost")
+
+    def sessions(self) -> int:
+        """Active ones."""
+        return self.engine.counts()[2]
+
+    def loop_lag_ms(self) -> float:
+        """The worst of the workers' in the last second that they told of."""
+        return max(worker["loop_lag_ms"] or 0.0 for worker in self.engine.call("status")["workers"])
 
     def broadcast(self, size: int, count: int) -> None:
         """By the command of that name."""
@@ -108,6 +133,12 @@ class Geth(Side):
     def __init__(self, server: Program, load: Program) -> None:
         super().__init__(load, {"server": [server.process.pid]})
         self.server = server
+
+    def messages(self) -> int:
+        return int(self.server.order("counts")["messages"])
+
+    def await_read(self, count: int) -> None:
+        """The handler itself has counted them."""
 
     def broadcast(self, size: int, count: int) -> None:
         """By `p2p.Send`."""
