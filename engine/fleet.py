@@ -25,6 +25,9 @@ RESPAWN_FORGIVEN_SECONDS: Final = 60.0
 # After its goodbyes a worker has this long to end before it is killed.
 RETIRE_GRACE_SECONDS: Final = 2.0
 
+# A C int, which is what a descriptor is.
+_INT_BYTES: Final = 4
+
 log = structlog.get_logger()
 
 
@@ -89,7 +92,10 @@ class WorkerProcess(asyncio.Protocol):
         if self._handoffs is None:
             return False
         try:
-            socket.send_fds(self._handoffs, [control.encode_record(handoff)], [sock.fileno()])
+            # What `socket.send_fds` does, without its array of integers.
+            descriptor = sock.fileno().to_bytes(_INT_BYTES, sys.byteorder)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)]
+            self._handoffs.sendmsg([control.encode_record(handoff)], rights)
         except OSError:
             return False
         return True

@@ -19,6 +19,10 @@ from engine.config import RunDir
 from engine.settings import ControlSettings, EventSettings
 from protocol.batches import Batches, EventFields, Interest
 
+# Plain integers: combining ZeroMQ's own flags, which are enumerations, takes longer than sending a frame.
+_MORE: Final = int(zmq.SNDMORE)
+_EVENTS: Final = int(zmq.EVENTS)
+_READABLE: Final = int(zmq.POLLIN)
 # Requests taken in one turn of the loop.
 REQUEST_BUDGET: Final = 256
 # Replies that wait for one user before more are dropped: a user that never reads must not grow our memory.
@@ -143,12 +147,12 @@ class Hub:
     def publish(self, topic: str, event: EventFields) -> None:
         """Publish one event of the engine's own; it leaves with its batch.
 
-        Each send wakes the proxy's and libzmq's threads: one for each event cost two thirds of the engine's CPU.
+        Each send wakes the proxy's and libzmq's threads: with 2 ms instead of 10 a session cost a fourth more here.
         """
         self._batches.add(topic, event)
         if not self._is_due:
             self._is_due = True
-            self._loop.call_later(self._events.batch_ms / 1000, self.flush)
+            self._loop.call_later(self._events.lifecycle_batch_ms / 1000, self.flush)
 
     def flush(self) -> None:
         """Send the engine's events that wait. This pipe is inside the process and never refuses."""
@@ -156,13 +160,16 @@ class Hub:
         if self._publisher.closed:
             return
         for batch in self._batches.take():
-            self._publisher.send_multipart(batch.frames())
+            topic, head, body = batch.frames()
+            self._publisher.send(topic, _MORE)
+            self._publisher.send(head, _MORE)
+            self._publisher.send(body)
             batch.sent()
         self._read_subscriptions()
 
     def _read_subscriptions(self) -> None:
         # Asking for events is cheaper than an exception, and it is asked after every flush.
-        while int(self._publisher.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        while int(self._publisher.getsockopt(_EVENTS)) & _READABLE:
             self._interest.change(self._publisher.recv(zmq.DONTWAIT))
 
     def _run_proxy(self) -> None:

@@ -59,6 +59,8 @@ class Listener:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # What is accepted inherits it (tcp(7)), for one system call less a session.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.bind((host, port))
             sock.listen(BACKLOG)
         except OSError:
@@ -103,11 +105,6 @@ class Listener:
                 if error.errno in _GONE:
                     continue
                 raise
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
-                sock.close()  # reset between accept and here
-                continue
             self._on_accept(sock, address[0], address[1])
 
     def _stand_back(self, error: OSError) -> None:

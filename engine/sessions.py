@@ -50,7 +50,7 @@ class SessionView(msgspec.Struct):
         """The session object. `span` is the block range by later updates than the Status."""
         chain = None
         if self.chain is not None:
-            chain = msgspec.to_builtins(self.chain)
+            chain = msgspec.structs.asdict(self.chain)
             if span is not None:
                 chain["earliest"], chain["latest"], chain["head"] = span
         stage = stage or self.stage
@@ -69,6 +69,6 @@ class SessionView(msgspec.Struct):
             "shared": self.shared,
             "opened_us": self.opened_us,
             "established_us": self.established_us,
-            **msgspec.to_builtins(traffic),
+            **msgspec.structs.asdict(traffic),
             "chain": chain,
         }

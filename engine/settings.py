@@ -151,6 +151,9 @@ class EventSettings(Section, frozen=True):
     """How events leave."""
 
     batch_ms: Annotated[Milliseconds, Meta(description="Milliseconds that an event waits for company.")] = 2.0
+    lifecycle_batch_ms: Annotated[
+        Milliseconds, Meta(description="The same for sessions, peers and workers: these come one by one.")
+    ] = 10.0
     batch_bytes: Annotated[Bytes, Meta(description="Bytes of payload that send a batch at once.")] = 128 * 1024
     queue_batches: Annotated[
         int,

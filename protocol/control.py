@@ -77,7 +77,7 @@ class ResponderConfig(msgspec.Struct, frozen=True):
     most_open: int
 
 
-class Configure(msgspec.Struct, frozen=True, tag="configure"):
+class Configure(msgspec.Struct, frozen=True, array_like=True, tag="configure"):
     """The first record on a worker's pair, with the descriptor of its stream."""
 
     worker: WorkerId
@@ -92,7 +92,7 @@ class Configure(msgspec.Struct, frozen=True, tag="configure"):
     responder: ResponderConfig
 
 
-class Handoff(msgspec.Struct, frozen=True, tag="handoff"):
+class Handoff(msgspec.Struct, frozen=True, array_like=True, tag="handoff"):
     """An accepted socket, whose descriptor is in the same record. `refusal` asks only for a polite goodbye."""
 
     session: SessionId
@@ -103,7 +103,7 @@ class Handoff(msgspec.Struct, frozen=True, tag="handoff"):
 # -- commands: engine to worker ---------------------------------------------------------------------------------------------
 
 
-class Dial(msgspec.Struct, frozen=True, tag="dial"):
+class Dial(msgspec.Struct, frozen=True, array_like=True, tag="dial"):
     """Connect to a peer and open a session as initiator. `peer` is the 64-byte id."""
 
     session: SessionId
@@ -112,7 +112,7 @@ class Dial(msgspec.Struct, frozen=True, tag="dial"):
     port: int
 
 
-class Judge(msgspec.Struct, frozen=True, tag="judge"):
+class Judge(msgspec.Struct, frozen=True, array_like=True, tag="judge"):
     """The verdict on an authenticated session: go on, or end with `refusal` for the given cause."""
 
     session: SessionId
@@ -120,7 +120,7 @@ class Judge(msgspec.Struct, frozen=True, tag="judge"):
     cause: str = ""
 
 
-class DisconnectSession(msgspec.Struct, frozen=True, tag="disconnect"):
+class DisconnectSession(msgspec.Struct, frozen=True, array_like=True, tag="disconnect"):
     """Ask the worker to end one session politely."""
 
     session: SessionId
@@ -129,7 +129,7 @@ class DisconnectSession(msgspec.Struct, frozen=True, tag="disconnect"):
     by: EndedBy = EndedBy.US
 
 
-class SendMessage(msgspec.Struct, frozen=True, tag="send"):
+class SendMessage(msgspec.Struct, frozen=True, array_like=True, tag="send"):
     """Send one message on one session; a `Reply` follows."""
 
     call: CallId
@@ -139,7 +139,7 @@ class SendMessage(msgspec.Struct, frozen=True, tag="send"):
     payload: bytes
 
 
-class Broadcast(msgspec.Struct, frozen=True, tag="broadcast"):
+class Broadcast(msgspec.Struct, frozen=True, array_like=True, tag="broadcast"):
     """Send one message on many sessions; a `Sent` follows."""
 
     call: CallId
@@ -149,7 +149,7 @@ class Broadcast(msgspec.Struct, frozen=True, tag="broadcast"):
     payload: bytes
 
 
-class AskPeer(msgspec.Struct, frozen=True, tag="ask_peer"):
+class AskPeer(msgspec.Struct, frozen=True, array_like=True, tag="ask_peer"):
     """Send one request on one session; an `Answer` follows, or a `Reply` with the error."""
 
     call: CallId
@@ -159,27 +159,27 @@ class AskPeer(msgspec.Struct, frozen=True, tag="ask_peer"):
     payload: bytes
 
 
-class Forget(msgspec.Struct, frozen=True, tag="forget"):
+class Forget(msgspec.Struct, frozen=True, array_like=True, tag="forget"):
     """Whoever asked this has gone, and awaits no answer any more."""
 
     call: CallId
 
 
-class AskSessions(msgspec.Struct, frozen=True, tag="ask_sessions"):
+class AskSessions(msgspec.Struct, frozen=True, array_like=True, tag="ask_sessions"):
     """Ask for the running figures of some sessions, or of all; a `Figures` follows."""
 
     call: CallId
     sessions: tuple[SessionId, ...] | None = None
 
 
-class SetHead(msgspec.Struct, frozen=True, tag="set_head"):
+class SetHead(msgspec.Struct, frozen=True, array_like=True, tag="set_head"):
     """New handshakes announce this head; a `Reply` follows."""
 
     call: CallId
     head: Head
 
 
-class SetProtocols(msgspec.Struct, frozen=True, tag="set_protocols"):
+class SetProtocols(msgspec.Struct, frozen=True, array_like=True, tag="set_protocols"):
     """New handshakes offer these sub-protocols, and want the `required` names shared; a `Reply` follows."""
 
     call: CallId
@@ -187,7 +187,7 @@ class SetProtocols(msgspec.Struct, frozen=True, tag="set_protocols"):
     required: tuple[str, ...]
 
 
-class Drain(msgspec.Struct, frozen=True, tag="drain"):
+class Drain(msgspec.Struct, frozen=True, array_like=True, tag="drain"):
     """Say goodbye to every peer, then end the process."""
 
     reason: DisconnectReason
@@ -211,20 +211,20 @@ Command = (
 # -- reports: worker to engine ----------------------------------------------------------------------------------------------
 
 
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     """The worker takes handoffs and commands from now on."""
 
     pid: int
 
 
-class HandoffLost(msgspec.Struct, frozen=True, tag="handoff_lost"):
+class HandoffLost(msgspec.Struct, frozen=True, array_like=True, tag="handoff_lost"):
     """A record arrived without its socket (the descriptor table was full), or the socket could not be adopted."""
 
     session: SessionId
     cause: str
 
 
-class SessionConnected(msgspec.Struct, frozen=True, tag="connected"):
+class SessionConnected(msgspec.Struct, frozen=True, array_like=True, tag="connected"):
     """The TCP connection of a dial is up."""
 
     session: SessionId
@@ -232,14 +232,14 @@ class SessionConnected(msgspec.Struct, frozen=True, tag="connected"):
     remote: str
 
 
-class SessionAuthenticated(msgspec.Struct, frozen=True, tag="authenticated"):
+class SessionAuthenticated(msgspec.Struct, frozen=True, array_like=True, tag="authenticated"):
     """The peer's id is proved; the engine owes a `Judge`."""
 
     session: SessionId
     peer: bytes
 
 
-class RemoteChain(msgspec.Struct, frozen=True):
+class RemoteChain(msgspec.Struct, frozen=True, array_like=True):
     """The peer's Status, in the words that users see; hashes in hex with 0x."""
 
     network_id: int
@@ -252,7 +252,7 @@ class RemoteChain(msgspec.Struct, frozen=True):
     latest: int | None = None
 
 
-class Traffic(msgspec.Struct, frozen=True):
+class Traffic(msgspec.Struct, frozen=True, array_like=True):
     """Running figures of a session."""
 
     bytes_in: int = 0
@@ -263,7 +263,7 @@ class Traffic(msgspec.Struct, frozen=True):
     queued_bytes: int = 0
 
 
-class SessionEstablished(msgspec.Struct, frozen=True, tag="established"):
+class SessionEstablished(msgspec.Struct, frozen=True, array_like=True, tag="established"):
     """The session is active."""
 
     session: SessionId
@@ -276,7 +276,7 @@ class SessionEstablished(msgspec.Struct, frozen=True, tag="established"):
     traffic: Traffic
 
 
-class SessionClosed(msgspec.Struct, frozen=True, tag="closed"):
+class SessionClosed(msgspec.Struct, frozen=True, array_like=True, tag="closed"):
     """The end of a session: exactly one per handoff or dial."""
 
     session: SessionId
@@ -288,14 +288,14 @@ class SessionClosed(msgspec.Struct, frozen=True, tag="closed"):
     severity: Severity = Severity.LOW
 
 
-class Figures(msgspec.Struct, frozen=True, tag="figures"):
+class Figures(msgspec.Struct, frozen=True, array_like=True, tag="figures"):
     """Answer to `AskSessions`: stage, figures and the block range of each session that the worker has."""
 
     call: CallId
     sessions: dict[int, tuple[Stage, Traffic, tuple[int, int, str] | None]]
 
 
-class Sent(msgspec.Struct, frozen=True, tag="sent"):
+class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
     """Answer to `Broadcast`: for how many sessions it was sent, and the name of the error for each other."""
 
     call: CallId
@@ -303,7 +303,7 @@ class Sent(msgspec.Struct, frozen=True, tag="sent"):
     refused: dict[int, str]
 
 
-class Answer(msgspec.Struct, frozen=True, tag="answer"):
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     """Answer to `AskPeer`: the name and the payload of the peer's response, with the asker's own request id."""
 
     call: CallId
@@ -311,7 +311,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     payload: bytes
 
 
-class SessionMisconduct(msgspec.Struct, frozen=True, tag="misconduct"):
+class SessionMisconduct(msgspec.Struct, frozen=True, array_like=True, tag="misconduct"):
     """A peer did something worth telling; `count` is how often so far in this session."""
 
     session: SessionId
@@ -320,7 +320,7 @@ class SessionMisconduct(msgspec.Struct, frozen=True, tag="misconduct"):
     count: int
 
 
-class Reply(msgspec.Struct, frozen=True, tag="reply"):
+class Reply(msgspec.Struct, frozen=True, array_like=True, tag="reply"):
     """Answer to a command: done, or the name and the words of an error."""
 
     call: CallId
@@ -328,11 +328,9 @@ class Reply(msgspec.Struct, frozen=True, tag="reply"):
     message: str = ""
 
 
-class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
+class Pulse(msgspec.Struct, frozen=True, array_like=True, tag="pulse"):
     """Once a second: how the worker is."""
 
-    pending: int
-    active: int
     goodbyes: int
     loop_lag_ms: float
     memory_bytes: int
@@ -340,7 +338,7 @@ class Pulse(msgspec.Struct, frozen=True, tag="pulse"):
     unanswered: int
 
 
-class LogLine(msgspec.Struct, frozen=True, tag="log"):
+class LogLine(msgspec.Struct, frozen=True, array_like=True, tag="log"):
     """Something for the engine's log; workers have none of their own. `level` as in `logging`."""
 
     level: str

@@ -87,10 +87,12 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class LocalNode(msgspec.Struct, frozen=True):
-    """What all sessions of a worker have in common. `interest` says for a topic whether anybody reads it."""
+    """What all sessions of a worker have in common. `hello` is the payload of ours, `interest` says for a topic whether
+    anybody reads it.
+    """
 
     key: PrivateKey
-    hello: p2p.Hello
+    hello: bytes
     protocols: tuple[SubProtocol, ...]
     interest: Mapping[str, bool]
     entropy: Entropy
@@ -414,7 +416,7 @@ class Session:
         if self._refusal is not None:
             self._close(EndedBy.US, self._say_goodbye(self._refusal), "refused before Hello")
             return
-        self._write(self._cipher.seal(bytes([p2p.HELLO_BYTE]) + self._node.hello.encode()))
+        self._write(self._cipher.seal(bytes([p2p.HELLO_BYTE]) + self._node.hello))
         self._hello_sent = True
         self.messages_out += 1
 

@@ -152,7 +152,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         capabilities = tuple(protocol.capability for protocol in self.protocols)
         hello = self.hello or Hello(f"tests/{self.seed}", capabilities, 30303, own.id)
         node = LocalNode(
-            own, hello, self.protocols, self.interest, seeded(self.seed), self.range, self.required, self.queue_bytes
+            own,
+            hello.encode(),
+            self.protocols,
+            self.interest,
+            seeded(self.seed),
+            self.range,
+            self.required,
+            self.queue_bytes,
         )
         return Setup(
             role=Role.RESPONDER if peer is None else Role.INITIATOR,

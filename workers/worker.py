@@ -70,7 +70,9 @@ class Worker:
         self._responders = Responders(configure.responder.endpoint, configure.responder.seconds, self._context, self)
         self._is_looking = False
         self._most_open = configure.responder.most_open
+        self._said = configure.node
         self._node = _local_node(configure, self._outbox, self._range)
+        self._offer(configure.protocols, configure.required)
         chain = configure.chain
         self._chain = LocalChain(chain.network_id, chain.genesis, Forks(chain), configure.head, chain.proof_of_stake)
         self._inbound = Timeouts(
@@ -547,8 +549,16 @@ class Worker:
         self.report(control.Reply(command.call))
 
     def _set_protocols(self, command: control.SetProtocols) -> None:
-        self._node = _offering(self._node, command.protocols, command.required)
+        self._offer(command.protocols, command.required)
         self.report(control.Reply(command.call))
+
+    def _offer(self, protocols: tuple[SubProtocol, ...], required: tuple[str, ...]) -> None:
+        """New handshakes say so in our Hello."""
+        capabilities = tuple(item.capability for item in protocols)
+        hello = Hello(self._said.client, capabilities, self._said.listen_port, self._node.key.id)
+        self._node = msgspec.structs.replace(
+            self._node, hello=hello.encode(), protocols=protocols, required=frozenset(required)
+        )
 
     def _drain(self, command: control.Drain) -> None:
         self._is_draining = True
@@ -586,11 +596,8 @@ class Worker:
         self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, now + BUCKET_SECONDS)
 
     def _on_pulse(self) -> None:
-        active = sum(1 for c in self._connections.values() if c.session.stage is Stage.ACTIVE)
         self.report(
             control.Pulse(
-                pending=len(self._connections) - active,
-                active=active,
                 goodbyes=len(self._goodbyes),
                 loop_lag_ms=round(self._loop_lag_seconds * 1000, 3),
                 memory_bytes=int(os.pread(self._statm, 128, 0).split()[1]) * PAGE_BYTES,
@@ -603,15 +610,15 @@ class Worker:
 
 
 def _local_node(configure: Configure, outbox: Outbox, local_range: LocalRange) -> LocalNode:
-    key = crypto.PrivateKey(configure.node.key)
-    hello = Hello(configure.node.client, (), configure.node.listen_port, key.id)
-    node = LocalNode(key, hello, (), outbox.interest, os.urandom, local_range, queue_bytes=configure.session.queue_bytes)
-    return _offering(node, configure.protocols, configure.required)
-
-
-def _offering(node: LocalNode, protocols: tuple[SubProtocol, ...], required: tuple[str, ...]) -> LocalNode:
-    hello = msgspec.structs.replace(node.hello, capabilities=tuple(item.capability for item in protocols))
-    return msgspec.structs.replace(node, hello=hello, protocols=protocols, required=frozenset(required))
+    return LocalNode(
+        key=crypto.PrivateKey(configure.node.key),
+        hello=b"",
+        protocols=(),
+        interest=outbox.interest,
+        entropy=os.urandom,
+        range=local_range,
+        queue_bytes=configure.session.queue_bytes,
+    )
 
 
 def _remote_chain(status: Status) -> control.RemoteChain:

@@ -409,7 +409,7 @@ def test_an_engine_that_was_held_up_itself_does_not_blame_its_workers(play: Play
         held_up = asyncio.Event()
 
         def hold_up() -> None:
-            worker.report(control.Pulse(0, 0, 0, 0.5, 4096, 0, 0))
+            worker.report(control.Pulse(0, 0.5, 4096, 0, 0))
             sleep(1.5)
             held_up.set()
 

@@ -161,7 +161,7 @@ def test_a_worker_that_takes_no_handoffs_is_full_and_never_makes_us_wait(stage: 
 def test_reports_arrive_whole_and_in_order_however_the_stream_is_cut(stage: Stage) -> None:
     async def scenario() -> None:
         worker = await stage.spawned(FIRST)
-        pulse = control.Pulse(1, 2, 3, 0.5, 4, 5, 0)
+        pulse = control.Pulse(3, 0.5, 4, 5, 0)
         reports: list[control.Report] = [pulse, control.Reply(control.CallId(1)), pulse]
         for byte in b"".join(map(control.encode, reports)):
             worker.its_stream.send(bytes([byte]))

@@ -361,7 +361,7 @@ def test_the_history_has_the_last_ends_the_latest_first(play: Play) -> None:
 def test_status_shows_the_engine_at_a_glance(play: Play) -> None:
     async def scenario(scene: Scene) -> None:
         await scene.active()
-        scene.worker.report(control.Pulse(0, 1, 2, 0.5, 4096, 7, 3))
+        scene.worker.report(control.Pulse(2, 0.5, 4096, 7, 3))
         await until(lambda: any(worker.pulse for worker in scene.engine.fleet))
         status = await scene.engine.operations.status(NOTHING)
         assert (status.version, status.run_dir) == ("9.9", str(scene.run_dir.path))

@@ -160,7 +160,7 @@ def test_a_message_comes_with_its_last_byte_and_not_before() -> None:
 def test_a_message_stands_behind_its_length_in_four_bytes() -> None:
     stream = control.encode(Drain(DisconnectReason.CLIENT_QUITTING, "the engine stops"))
     assert int.from_bytes(stream[:4], "big") == len(stream) - 4
-    assert msgspec.msgpack.decode(stream[4:]) == {"type": "drain", "reason": 8, "cause": "the engine stops"}
+    assert msgspec.msgpack.decode(stream[4:]) == ["drain", 8, "the engine stops"]
 
 
 def test_a_command_is_no_report() -> None:
@@ -181,10 +181,10 @@ def test_no_two_messages_of_one_direction_share_a_tag() -> None:
     [
         b"",
         b"\xc1",
-        msgspec.msgpack.encode({"type": "reboot"}),
-        msgspec.msgpack.encode({"type": "drain", "reason": 12, "cause": ""}),
-        msgspec.msgpack.encode({"type": "judge"}),
-        msgspec.msgpack.encode(["drain", 8, ""]),
+        msgspec.msgpack.encode(["reboot"]),
+        msgspec.msgpack.encode(["drain", 12, ""]),
+        msgspec.msgpack.encode(["judge"]),
+        msgspec.msgpack.encode({"type": "drain", "reason": 8, "cause": ""}),
     ],
 )
 def test_bad_data_of_our_own_is_a_fault(body: bytes) -> None:

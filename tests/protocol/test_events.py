@@ -32,7 +32,7 @@ def node(name: str) -> LocalNode:
 
     hello = Hello(name, tuple(protocol.capability for protocol in PROTOCOLS), 30303, key.id)
     interest = {row: row == "eth.Transactions" for row in (f"eth.{kind.name}" for kind in eth.MESSAGES)}
-    return LocalNode(key, hello, PROTOCOLS, interest, entropy, eth.LocalRange())
+    return LocalNode(key, hello.encode(), PROTOCOLS, interest, entropy, eth.LocalRange())
 
 
 def exchange(left: Session, right: Session) -> tuple[list[Event], list[Event]]:
@@ -76,8 +76,8 @@ def test_two_sessions_tell_who_came_what_was_agreed_what_was_said_and_how_it_end
     assert dialling.admit(now=NOW) == []
     assert answering.admit(now=NOW) == []
     assert exchange(dialling, answering) == (
-        [Established(bob.hello, shared, status)],
-        [Established(alice.hello, shared, status)],
+        [Established(Hello.decode(bob.hello), shared, status)],
+        [Established(Hello.decode(alice.hello), shared, status)],
     )
 
     dialling.send("eth", 0x03, GET_HEADERS)

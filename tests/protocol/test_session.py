@@ -17,7 +17,7 @@ from protocol.capabilities import Shared, SubProtocol
 from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, QueueFullError, UsageError, severity_of
 from protocol.eth import Head, LocalRange
 from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Misconduct, Stage
-from protocol.p2p import Capability, inflate
+from protocol.p2p import Capability, Hello, inflate
 from protocol.session import Role, Session, Timeouts
 from tests.pair import (
     CHAIN,
@@ -506,7 +506,7 @@ def test_a_newer_base_protocol_and_more_fields_are_welcome() -> None:
 
 
 def test_a_session_that_lies_about_its_id_is_told_so() -> None:
-    truth = DIALER.setup().node.hello
+    truth = Hello.decode(DIALER.setup().node.hello)
     pair = Pair(Recipe(hello=msgspec.structs.replace(truth, node_id=key(5).id)))
     pair.exchange()
     assert (pair.listener.closed.ended_by, pair.dialer.closed.ended_by) == (EndedBy.US, EndedBy.PEER)

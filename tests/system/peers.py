@@ -33,7 +33,7 @@ class Peer:
         key = PrivateKey.generate(os.urandom)
         protocols = tuple(eth.sub_protocol(version) for version in eth.VERSIONS)
         hello = p2p.Hello("test-peer", tuple(item.capability for item in protocols), 0, key.id)
-        node = LocalNode(key, hello, protocols, _All(), os.urandom, eth.LocalRange())
+        node = LocalNode(key, hello.encode(), protocols, _All(), os.urandom, eth.LocalRange())
         local = LocalChain(chain.network_id, chain.genesis, Forks(chain), Head(1, b"\x01" * 32))
         self.session = Session(Setup(Role.INITIATOR, node, local, 1 << 31, peer=node_id), now=monotonic())
         self.session.admit(now=monotonic())

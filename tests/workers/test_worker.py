@@ -755,10 +755,10 @@ def test_every_second_it_says_how_it_is(tmp_path: Path, monkeypatch: pytest.Monk
 
     async def scenario() -> None:
         async with hosted(tmp_path) as engine:
-            peer = await engine.accepted(ONE)
-            await engine.established(TWO, Recipe(seed=5))
-            pulse = await engine.until_that(lambda report: isinstance(report, control.Pulse) and report.active == 1)
-            assert (pulse.pending, pulse.goodbyes, pulse.dropped_events) == (1, 0, 0)
+            peer = await engine.established(ONE)
+            engine.command(DisconnectSession(ONE, DisconnectReason.TOO_MANY_PEERS, "enough"))
+            pulse = await engine.until_that(lambda report: isinstance(report, control.Pulse) and report.goodbyes == 1)
+            assert (pulse.dropped_events, pulse.unanswered) == (0, 0)
             assert pulse.memory_bytes > 1 << 20
             assert 0 <= pulse.loop_lag_ms < 60_000
             peer.close()
