@@ -38,7 +38,7 @@ class Calls:
                 answer = await future
         except TimeoutError as error:
             worker.command(control.Forget(call))
-            raise CommandError("timed_out", f"worker {worker.index} did not answer within {seconds:g} s") from error
+            raise CommandError("timed_out", f"worker {worker.index} gave no answer within {seconds:g} s") from error
         except asyncio.CancelledError:
             worker.command(control.Forget(call))
             raise

@@ -103,7 +103,12 @@ class BroadcastParameters(Filter, frozen=True, kw_only=True):
 
 
 class RequestParameters(SendParameters, frozen=True, kw_only=True):
-    """One request: as `send`; the payload's own request id comes back with the answer."""
+    """One request: as `send`; the payload's own request id comes back with the answer.
+
+    After `timeout_s` nobody waits for the answer any more; without it the session's own timeout decides (2 to 20 s).
+    """
+
+    timeout_s: Annotated[float, Meta(gt=0, le=25)] | None = None
 
 
 class SetStatusParameters(Parameters, frozen=True, kw_only=True):

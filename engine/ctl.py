@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
         send = commands.add_parser(name, help=words)
         send.add_argument("session", type=int, metavar="ID")
         _add_message(send)
+        if name == "request":
+            send.add_argument("--timeout", dest="timeout_s", type=float, metavar="S", help="seconds to wait, up to 25")
     broadcast = commands.add_parser("broadcast", help="send one message to every active session that matches")
     _add_message(broadcast)
     _add_filter(broadcast)

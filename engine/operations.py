@@ -164,7 +164,7 @@ class Operations:
         answer = await self._calls.ask(
             worker,
             lambda call: control.AskPeer(call, session, parameters.capability, message, payload),
-            REQUEST_SECONDS,
+            parameters.timeout_s or REQUEST_SECONDS,
         )
         if not isinstance(answer, control.Answer):
             raise TypeError(f"a worker answered a request with {type(answer).__name__}")

@@ -36,6 +36,7 @@ from protocol.control import (
     Broadcast,
     Dial,
     DisconnectSession,
+    Forget,
     Judge,
     Reply,
     SendMessage,
@@ -226,6 +227,20 @@ def test_a_request_is_answered_with_what_the_peer_said(play: Play) -> None:
     play(scenario)
 
 
+def test_a_request_that_is_given_up_is_forgotten_by_the_worker(play: Play) -> None:
+    async def scenario(scene: Scene) -> None:
+        session = await scene.active()
+        parameters = RequestParameters(
+            session=session, capability="eth", message="GetBlockHeaders", payload="0xc0", timeout_s=0.05
+        )
+        name, words = await refusal(scene.engine.operations.request(parameters))
+        assert (name, words) == ("timed_out", "worker 0 gave no answer within 0.05 s")
+        asked = await scene.worker.is_told(AskPeer)
+        assert await scene.worker.is_told(Forget) == Forget(asked.call)
+
+    play(scenario)
+
+
 def test_a_broadcast_goes_to_the_active_sessions_that_match_in_one_message_a_worker(play: Play) -> None:
     async def scenario(scene: Scene) -> None:
         first, second = await scene.active(), await scene.active(OTHER)
@@ -271,7 +286,7 @@ def test_a_worker_that_does_not_answer_is_an_answer(play: Play, monkeypatch: pyt
         session = await scene.active()
         assert await refusal(scene.engine.operations.send(sent(session))) == (
             "timed_out",
-            "worker 0 did not answer within 0.05 s",
+            "worker 0 gave no answer within 0.05 s",
         )
         # What comes too late is nobody's.
         told = await scene.worker.is_told(SendMessage)
