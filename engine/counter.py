@@ -7,7 +7,6 @@ takes it when established, and leaves once (`release`). What is counted is a loo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -143,10 +142,6 @@ class SessionCounter:
     def session_of(self, peer: bytes) -> SessionId | None:
         """The session that a peer has or is about to have."""
         return self._by_peer.get(peer)
-
-    def entries(self) -> Iterable[Entry]:
-        """All entries, the oldest first."""
-        return self._entries.values()
 
     def count(self, phase: Phase, direction: Direction) -> int:
         """Sessions in a phase and direction."""

@@ -204,7 +204,7 @@ class Engine:
                 self._refuse(session, remote, refusal.cause)
                 return
             reason = refusal.reason if refusal is not None else None
-            worker = self._hand_over(control.Handoff(session, remote, reason), sock)
+            worker = self._hand_over(control.Handoff(session, reason), sock)
         if worker is None:
             self._refuse(session, remote, "no worker takes connections")
         elif refusal is not None:
@@ -337,7 +337,7 @@ class Engine:
 
     def _on_log(self, worker: WorkerProcess, report: control.LogLine) -> None:
         write = getattr(log, report.level)
-        write(printable(report.message), worker=worker.index, session=report.session)
+        write(printable(report.message), worker=worker.index)
 
     _REPORTS: Final[dict[type, Callable[[Engine, WorkerProcess, Any], None]]] = {
         control.Ready: _on_ready,

@@ -96,7 +96,6 @@ class Handoff(msgspec.Struct, frozen=True, array_like=True, tag="handoff"):
     """An accepted socket, whose descriptor is in the same record. `refusal` asks only for a polite goodbye."""
 
     session: SessionId
-    remote: str
     refusal: DisconnectReason | None = None
 
 
@@ -126,7 +125,6 @@ class DisconnectSession(msgspec.Struct, frozen=True, array_like=True, tag="disco
     session: SessionId
     reason: DisconnectReason
     cause: str
-    by: EndedBy = EndedBy.US
 
 
 class SendMessage(msgspec.Struct, frozen=True, array_like=True, tag="send"):
@@ -166,10 +164,10 @@ class Forget(msgspec.Struct, frozen=True, array_like=True, tag="forget"):
 
 
 class AskSessions(msgspec.Struct, frozen=True, array_like=True, tag="ask_sessions"):
-    """Ask for the running figures of some sessions, or of all; a `Figures` follows."""
+    """Ask for the running figures of some sessions; a `Figures` follows."""
 
     call: CallId
-    sessions: tuple[SessionId, ...] | None = None
+    sessions: tuple[SessionId, ...]
 
 
 class SetHead(msgspec.Struct, frozen=True, array_like=True, tag="set_head"):
@@ -343,7 +341,6 @@ class LogLine(msgspec.Struct, frozen=True, array_like=True, tag="log"):
 
     level: str
     message: str
-    session: SessionId | None = None
 
 
 Report = (

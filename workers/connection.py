@@ -66,7 +66,6 @@ class Connection(asyncio.Protocol):
         "misconduct",
         "parked",
         "peer_hex",
-        "remote",
         "session",
         "waiting_requests",
     )
@@ -78,7 +77,7 @@ class Connection(asyncio.Protocol):
         self.bucket: int | None = None
         # The id in hex, as every event of the session repeats it.
         self.peer_hex: str | None = session.peer.hex() if session.peer else None
-        self.local = self.remote = ""
+        self.local = ""
         # Requests of the peer that responders have and have not answered.
         self.waiting_requests = 0
         # And those that came with them and wait for their turn.
@@ -102,7 +101,6 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
         self.local = _address(transport.get_extra_info("sockname"))
-        self.remote = _address(transport.get_extra_info("peername"))
         self.drive([])
 
     def data_received(self, data: bytes) -> None:
@@ -224,6 +222,11 @@ class Connection(asyncio.Protocol):
             rtt_ms=None if rtt is None else round(rtt * 1000, 3),
             queued_bytes=self.queued_bytes,
         )
+
+    @property
+    def remote(self) -> str:
+        """The peer's address; empty once the connection is gone."""
+        return "" if self._transport is None else _address(self._transport.get_extra_info("peername"))
 
     @property
     def is_made(self) -> bool:

@@ -467,7 +467,7 @@ class Worker:
     def _disconnect(self, command: control.DisconnectSession) -> None:
         connection = self._connections.get(command.session)
         if connection is not None:
-            connection.drive(connection.session.disconnect(command.reason, command.cause, by=command.by))
+            connection.drive(connection.session.disconnect(command.reason, command.cause))
         elif command.session in self._dials:
             self._dials[command.session].cancel()
 
@@ -533,9 +533,8 @@ class Worker:
             self._connections[session].session.cancel(request)
 
     def _ask_sessions(self, command: control.AskSessions) -> None:
-        wanted = self._connections if command.sessions is None else command.sessions
         figures: dict[int, tuple[Stage, Traffic, tuple[int, int, str] | None]] = {}
-        for session_id in wanted:
+        for session_id in command.sessions:
             connection = self._connections.get(session_id)
             if connection is not None:
                 span = connection.session.remote_range

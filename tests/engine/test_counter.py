@@ -168,7 +168,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_ledgers_agree(self) -> None:
-        assert list(self.ledger.entries()) == list(self.model.entries.values())
+        assert [self.ledger.get(session) for session in self.model.entries] == list(self.model.entries.values())
         assert len(self.ledger) == len(self.model.entries)
         for session, entry in self.model.entries.items():
             assert self.ledger.get(session) == entry

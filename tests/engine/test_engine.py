@@ -67,7 +67,7 @@ def test_an_accepted_peer_is_booked_handed_over_and_told_of(play: Play) -> None:
         sock = scene.connect()
         handoff = await scene.worker.takes()
         remote = f"127.0.0.1:{sock.getsockname()[1]}"
-        assert handoff == Handoff(SessionId(1), remote)
+        assert handoff == Handoff(SessionId(1))
         assert await scene.counted() == {"pending inbound": 1}
         opened = await scene.event("session.opened")
         assert {key: opened[key] for key in ("session", "peer", "direction", "remote", "worker")} == {

@@ -123,7 +123,7 @@ def test_a_handoff_brings_the_socket_and_the_caller_keeps_its_copy(stage: Stage)
         worker = await stage.spawned(FIRST)
         [process] = stage.fleet
         ours, peer = socket.socketpair()
-        handoff = Handoff(SessionId(7), "1.2.3.4:5", DisconnectReason.TOO_MANY_PEERS)
+        handoff = Handoff(SessionId(7), DisconnectReason.TOO_MANY_PEERS)
         with ours, peer:
             assert process.hand_over(handoff, ours)
             assert ours.fileno() != -1
@@ -145,14 +145,14 @@ def test_a_worker_that_takes_no_handoffs_is_full_and_never_makes_us_wait(stage: 
         ours, peer = socket.socketpair()
         with ours, peer:
             count = 0
-            while process.hand_over(Handoff(SessionId(count), "1.2.3.4:5"), ours):
+            while process.hand_over(Handoff(SessionId(count)), ours):
                 count += 1
                 assert count < 100_000
             assert count > 10
             record, taken = worker.taken()
             taken.close()
             assert record.session == 0
-            assert process.hand_over(Handoff(SessionId(count), "1.2.3.4:5"), ours)
+            assert process.hand_over(Handoff(SessionId(count)), ours)
         await ended(stage)
 
     asyncio.run(scenario())
@@ -217,9 +217,9 @@ def test_a_lost_worker_takes_nothing_and_hears_nothing(stage: Stage) -> None:
         ours, peer = socket.socketpair()
         with ours, peer:
             # Its end of the pair is closed before we have noticed anything.
-            assert not process.hand_over(Handoff(SessionId(1), "x"), ours)
+            assert not process.hand_over(Handoff(SessionId(1)), ours)
             await until(process.ended.is_set)
-            assert not process.hand_over(Handoff(SessionId(1), "x"), ours)
+            assert not process.hand_over(Handoff(SessionId(1)), ours)
         process.command(DRAIN)
         assert process.queued_command_bytes == 0
 

@@ -26,7 +26,6 @@ from protocol.control import (
     Figures,
     Handoff,
     Judge,
-    LogLine,
     NodeConfig,
     OutboxConfig,
     Record,
@@ -40,7 +39,7 @@ from protocol.control import (
 )
 from protocol.errors import DisconnectReason
 from protocol.eth import Head
-from protocol.events import EndedBy, Stage
+from protocol.events import Stage
 from protocol.forkid import Chain
 
 repeatable = settings(derandomize=True, deadline=None)
@@ -193,17 +192,9 @@ def test_bad_data_of_our_own_is_a_fault(body: bytes) -> None:
 
 
 def test_what_is_left_out_has_its_default() -> None:
-    (judge, disconnect) = control.command_decoder().feed(
-        control.encode(Judge(SessionId(1)))
-        + control.encode(DisconnectSession(SessionId(1), DisconnectReason.TOO_MANY_PEERS, "over the limit"))
-    )
+    (judge,) = control.command_decoder().feed(control.encode(Judge(SessionId(1))))
     assert isinstance(judge, Judge)
     assert judge.refusal is None
-    assert isinstance(disconnect, DisconnectSession)
-    assert disconnect.by is EndedBy.US
-    (line,) = control.report_decoder().feed(control.encode(LogLine("info", "started")))
-    assert isinstance(line, LogLine)
-    assert line.session is None
     assert Traffic() == Traffic(0, 0, 0, 0, None, 0)
 
 
@@ -263,7 +254,7 @@ def test_the_configuration_of_each_chain_fits_a_record(chain: str) -> None:
     assert len(record) < control.RECORD_MAX_BYTES // 8
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", control.encode_record(Handoff(SessionId(1), "192.0.2.1:1"))[:-1]])
+@pytest.mark.parametrize("data", [b"", b"\xc1", control.encode_record(Handoff(SessionId(1)))[:-1]])
 def test_a_record_that_is_not_one_is_a_fault(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         control.decode_record(data)

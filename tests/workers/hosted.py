@@ -223,8 +223,8 @@ class PlayedEngine:
         """A peer that has connected, and was handed over."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             streams = await asyncio.open_connection(*server.getsockname())
-            sock, (host, port) = server.accept()
-        self.hand_over(Handoff(session, f"{host}:{port}", refusal), sock)
+            sock, _ = server.accept()
+        self.hand_over(Handoff(session, refusal), sock)
         peer = Peer(Session(recipe.setup(LISTENER.key.id), now=asyncio.get_running_loop().time()), streams)
         self.peers.append(peer)
         return peer

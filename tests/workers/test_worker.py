@@ -122,7 +122,7 @@ def test_neither_side_is_established_before_the_verdict(tmp_path: Path) -> None:
             stage = Stage.AUTH
             # Hello and the peer's Status pass meanwhile.
             while stage is not Stage.VERDICT:
-                engine.command(AskSessions(engine.call()))
+                engine.command(AskSessions(engine.call(), (ONE,)))
                 stage = (await engine.until(control.Figures)).sessions[ONE][0]
             assert not established.done()
             engine.command(Judge(ONE))
@@ -162,7 +162,7 @@ def test_a_polite_refusal_is_told_before_hello(tmp_path: Path) -> None:
 def test_a_handoff_without_its_socket_is_lost_and_said_so(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosted(tmp_path) as engine:
-            engine.handoffs.send(control.encode_record(Handoff(ONE, "1.2.3.4:5")))
+            engine.handoffs.send(control.encode_record(Handoff(ONE)))
             lost = await engine.until(HandoffLost)
             assert lost == HandoffLost(ONE, "the worker is out of file descriptors")
             await engine.established(TWO)
@@ -179,7 +179,7 @@ def test_a_peer_that_is_gone_before_it_was_adopted_is_an_end_like_any_other(tmp_
             # A reset instead of a proper end.
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             gone.close()
-            engine.hand_over(Handoff(ONE, "127.0.0.1:1"), sock)
+            engine.hand_over(Handoff(ONE), sock)
             report = await engine.until_that(lambda report: isinstance(report, SessionClosed | HandoffLost))
             assert report.session == ONE
             engine.command(DRAIN)
@@ -193,10 +193,11 @@ def test_many_handoffs_at_once_are_all_adopted(tmp_path: Path) -> None:
         async with hosted(tmp_path) as engine:
             for number in range(80):
                 await engine.accepted(SessionId(number))
-            engine.command(AskSessions(engine.call()))
+            everybody = tuple(map(SessionId, range(80)))
+            engine.command(AskSessions(engine.call(), everybody))
             figures = await engine.until(control.Figures)
             while len(figures.sessions) < 80:
-                engine.command(AskSessions(engine.call()))
+                engine.command(AskSessions(engine.call(), everybody))
                 figures = await engine.until(control.Figures)
 
     played(scenario())
