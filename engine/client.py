@@ -28,7 +28,7 @@ from engine.config import run_dir_path
 from protocol import eth_messages, snap_messages
 from protocol.errors import PeerError
 from protocol.eth_messages import EthMessage
-from protocol.messages import message_id
+from protocol.messages import TAP, message_id
 from protocol.snap_messages import SnapMessage
 
 CALL_TIMEOUT_SECONDS: Final = 30.0
@@ -69,7 +69,7 @@ class Event(msgspec.Struct, frozen=True):
 
         Raises `PeerError` where the payload is malformed, `ValueError` where the topic is no message of eth or snap.
         """
-        capability, _, name = self.topic.partition(".")
+        capability, _, name = self.topic.removeprefix(TAP).partition(".")
         message = message_id(capability, name)
         if message is None or capability not in _DECODERS or "version" not in self.fields:
             raise ValueError(f"{self.topic} is no message of eth or snap")

@@ -5,7 +5,8 @@ It knows ids, addresses and times; it dials nobody itself. Times are on a monoto
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from random import random
 from typing import Final
 
 import msgspec
@@ -24,6 +25,8 @@ REDIAL_SECONDS: Final = {
 }
 # Ends worse than low, one after the other, lengthen the wait up to this.
 MAX_BACKOFF_SECONDS: Final = 3600.0
+# How much longer than that a wait may be, by chance.
+SPREAD: Final = 0.2
 # A dial ends by itself sooner; a session that lasts is dialled again by its end.
 DIALLED_SECONDS: Final = 30.0
 
@@ -43,7 +46,11 @@ class StaticPeer(msgspec.Struct):
 class PeerBook:
     """See the module."""
 
-    def __init__(self, static: Iterable[Enode] = (), trusted: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, static: Iterable[Enode] = (), trusted: Iterable[bytes] = (), draw: Callable[[], float] = random
+    ) -> None:
+        # From 0 up to 1.
+        self._draw = draw
         self._static = {enode.id: StaticPeer(enode) for enode in static}
         self._trusted = set(trusted)
         self._bans: dict[bytes | Address, float] = {}
@@ -102,6 +109,8 @@ class PeerBook:
         if severity in (Severity.MEDIUM, Severity.HIGH):
             wait = min(wait * (1 + static.severe_ends), MAX_BACKOFF_SECONDS)
             static.severe_ends += 1
+        # Two nodes that name each other must not meet at the same moment again and again: each refuses the other's dial.
+        wait *= 1 + SPREAD * self._draw()
         static.next_try_at, static.last_end = now + wait, cause
         return wait
 

@@ -14,6 +14,8 @@ import orjson
 HEAD_VERSION: Final = 1
 _SUBSCRIBE: Final = b"\x01"
 _UNSUBSCRIBE: Final = b"\x00"
+# In front of the topics of what we send; at least so much of it a subscription has to name.
+_TAP: Final = b"tap."
 
 EventFields = dict[str, object]
 
@@ -27,7 +29,9 @@ class Interest(dict[str, bool]):
 
     def __missing__(self, topic: str) -> bool:
         name = topic.encode()
-        wanted = self[topic] = any(name.startswith(prefix) for prefix in self._prefixes)
+        # Whoever reads everything reads what peers send: what we send is for those who name it.
+        least = len(_TAP) if name.startswith(_TAP) else 0
+        wanted = self[topic] = any(name.startswith(prefix) and len(prefix) >= least for prefix in self._prefixes)
         return wanted
 
     def change(self, frame: bytes) -> None:

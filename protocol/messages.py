@@ -15,6 +15,8 @@ from protocol.p2p import Capability
 
 # Peers choose from few sets, but a hostile one must not fill memory with tables.
 TABLES_KEPT: Final = 256
+# In front of the topic of a message that we send.
+TAP: Final = "tap."
 
 _KNOWN: Final = {eth.NAME: eth.MESSAGES, snap.NAME: snap.MESSAGES}
 
@@ -22,7 +24,8 @@ _KNOWN: Final = {eth.NAME: eth.MESSAGES, snap.NAME: snap.MESSAGES}
 class MessageKind(msgspec.Struct, frozen=True):
     """One message of one shared capability. `code` is on the wire, `id` within the capability.
 
-    `limit_bytes` bounds the inflated payload. `answer` is the id of the response to a request.
+    `topic` is where it is published when a peer sends it, `tap` when we do. `limit_bytes` bounds the inflated payload.
+    `answer` is the id of the response to a request.
     """
 
     capability: Capability
@@ -30,6 +33,7 @@ class MessageKind(msgspec.Struct, frozen=True):
     code: int
     name: str
     topic: str
+    tap: str
     role: Role
     limit_bytes: int
     answer: int | None = None
@@ -110,6 +114,7 @@ def _kind(shared: Shared, row: MessageType) -> MessageKind:
         code=shared.offset + row.id,
         name=row.name,
         topic=f"{name}.{row.name}",
+        tap=f"{TAP}{name}.{row.name}",
         role=row.role,
         limit_bytes=shared.limit_bytes,
         answer=row.id + 1 if row.role is Role.REQUEST else None,

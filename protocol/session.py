@@ -320,18 +320,19 @@ class Session:
             self._close(by, None, cause, severity)
         return self._take_events()
 
-    def send(self, capability: str, message_id: int, payload: bytes) -> None:
-        """Send an RLP payload as one message of a shared capability.
+    def send(self, capability: str, message_id: int, payload: bytes) -> MessageKind:
+        """Send an RLP payload as one message of a shared capability; which message that is.
 
         Raises `NotSharedError`, `QueueFullError`, `UsageError`.
         """
-        self.send_deflated(capability, message_id, payload, None)
+        return self.send_deflated(capability, message_id, payload, None)
 
-    def send_deflated(self, capability: str, message_id: int, payload: bytes, body: bytes | None) -> None:
+    def send_deflated(self, capability: str, message_id: int, payload: bytes, body: bytes | None) -> MessageKind:
         """As `send`; `body` is the payload deflated before, once for many sessions."""
         kind = self._sendable(capability, message_id)
         self._put(_RANKS[kind.role], kind, payload, body)
         self._raw_requests += kind.answer is not None
+        return kind
 
     def request(self, capability: str, message_id: int, payload: bytes, *, now: float) -> RequestId:
         """Send a request under an id of ours in place of the payload's own; `Answered` or `RequestFailed` follows, once.
@@ -362,11 +363,13 @@ class Session:
         if self._requests is not None:
             self._requests.cancel(request_id)
 
-    def answer(self, request: MessageReceived, payload: bytes) -> None:
+    def answer(self, request: MessageReceived, payload: bytes) -> MessageKind | None:
         """Send the response to a request of the peer; after the end it is nobody's any more. Raises `UsageError`."""
-        kind = request.kind
-        if self.stage is Stage.ACTIVE and kind.answer is not None:
-            self._put(Rank.RESPONSE, self._sendable(kind.capability.name, kind.answer), payload)
+        if self.stage is not Stage.ACTIVE or request.kind.answer is None:
+            return None
+        kind = self._sendable(request.kind.capability.name, request.kind.answer)
+        self._put(Rank.RESPONSE, kind, payload)
+        return kind
 
     def outgoing(self, room_bytes: int = sys.maxsize) -> bytes:
         """The bytes to write now, about `room_bytes` of them; asking again gives the next ones."""

@@ -9,17 +9,20 @@ import os
 import resource
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic, time, time_ns
 from typing import Any, Final
 
 import msgspec
 import zmq
 
-from protocol import control, crypto
+from protocol import control, crypto, rlp
+from protocol.batches import EventFields
 from protocol.capabilities import SubProtocol
 from protocol.control import CallId, Configure, Handoff, SessionId, Traffic
 from protocol.errors import DisconnectReason, PeerError, RlpError, Severity, UsageError
 from protocol.eth import LocalChain, LocalRange, Status
+from protocol.eth import Role as MessageRole
 from protocol.events import (
     Answered,
     Authenticated,
@@ -34,6 +37,7 @@ from protocol.events import (
     Stage,
 )
 from protocol.forkid import Forks
+from protocol.messages import MessageKind
 from protocol.p2p import Hello, deflate
 from protocol.requests import RequestId
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
@@ -278,7 +282,7 @@ class Worker:
         """Publish it to whoever reads its topic, and answer it; gives the end where it was malformed."""
         kind = message.kind
         if self._outbox.interest[kind.topic]:
-            event: dict[str, Any] = {
+            event: EventFields = {
                 "time_us": now_us,
                 "session": connection.id,
                 "peer": connection.peer_hex,
@@ -295,6 +299,21 @@ class Worker:
             connection.park(message)
             return []
         return self._serve(connection, message)
+
+    def _tap(self, connection: Connection, kind: MessageKind, payload: bytes) -> None:
+        """Publish a message of ours to whoever asked for those."""
+        if self._outbox.interest[kind.tap]:
+            event: EventFields = {
+                "time_us": time_ns() // 1000,
+                "session": connection.id,
+                "peer": connection.peer_hex,
+                "size": len(payload),
+                "version": kind.capability.version,
+            }
+            if kind.role is not MessageRole.ANNOUNCEMENT:
+                with suppress(RlpError):  # sent raw, and not what it should be
+                    event["request_id"] = rlp.first_uint(payload)
+            self._outbox.add(kind.tap, event, payload)
 
     def _has_room(self, connection: Connection) -> bool:
         """Whether one more request of a peer may be served: few of them wait for answers, few answers for the peer."""
@@ -327,17 +346,23 @@ class Worker:
     def _answer_with_nothing(self, connection: Connection, request: MessageReceived) -> list[Event]:
         """The valid empty answer of the request's version and id; gives the end where the request is malformed."""
         try:
-            connection.session.answer(request, request.kind.empty_answer(request.request_id or 0, request.payload))
+            payload = request.kind.empty_answer(request.request_id or 0, request.payload)
         except RlpError as error:
             cause = f"a malformed {request.kind.name}: {error}"
             return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause, severity=Severity.MEDIUM)
+        self._answer(connection, request, payload)
         return []
+
+    def _answer(self, connection: Connection, request: MessageReceived, payload: bytes) -> None:
+        kind = connection.session.answer(request, payload)
+        if kind is not None:
+            self._tap(connection, kind, payload)
 
     def on_answer(self, session: SessionId, request: MessageReceived, payload: bytes) -> None:
         """A responder's answer goes to the peer that asked."""
         connection = self._connections.get(session)
         if connection is not None:
-            connection.session.answer(request, payload)
+            self._answer(connection, request, payload)
             self._on_served(connection, [])
 
     def on_no_answer(self, session: SessionId, request: MessageReceived) -> None:
@@ -477,10 +502,11 @@ class Worker:
             self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
             return
         try:
-            connection.session.send(command.capability, command.message, command.payload)
+            kind = connection.session.send(command.capability, command.message, command.payload)
         except UsageError as error:
             self.report(control.Reply(command.call, error.name, str(error)))
         else:
+            self._tap(connection, kind, command.payload)
             connection.drive([])
             self.report(control.Reply(command.call))
 
@@ -503,10 +529,11 @@ class Worker:
                 refused[session_id] = "no_such_session"
             else:
                 try:
-                    connection.session.send_deflated(command.capability, command.message, command.payload, body)
+                    kind = connection.session.send_deflated(command.capability, command.message, command.payload, body)
                 except UsageError as error:
                     refused[session_id] = error.name
                 else:
+                    self._tap(connection, kind, command.payload)
                     slice_bytes += len(body)
                     connection.drive([])
         self.report(control.Sent(command.call, len(command.sessions) - len(refused), refused))
@@ -521,6 +548,9 @@ class Worker:
         except UsageError as error:
             self.report(control.Reply(command.call, error.name, str(error)))
         else:
+            if connection.session.shared is not None:
+                kind = connection.session.shared.find(command.capability, command.message)
+                self._tap(connection, kind, rlp.with_first(command.payload, request))
             self._askers[connection.id, request] = command.call
             self._asked[command.call] = connection.id, request
             connection.drive([])

@@ -402,7 +402,7 @@ def test_a_static_peer_is_dialled_by_itself_and_tells_when_it_is_tried_again(pla
         [named] = (await scene.engine.operations.peers(NOTHING)).peers
         assert (named.peer, named.static, named.trusted) == (ENODE, True, False)
         assert named.next_try_s is not None
-        assert 0 < named.next_try_s <= 30
+        assert 0 < named.next_try_s <= 36
 
     play(scenario, peers=PeerSettings(static=(ENODE,)))
 

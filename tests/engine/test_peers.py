@@ -12,11 +12,18 @@ from protocol.crypto import PrivateKey
 from protocol.errors import Severity
 
 ONE = Enode(PrivateKey(b"\x01" * 32).id, "192.0.2.1", 30303)
+
+
+def never() -> float:
+    """No chance."""
+    return 0.0
+
+
 TWO = Enode(PrivateKey(b"\x02" * 32).id, "192.0.2.2", 30303)
 
 
 def test_a_static_peer_is_due_at_once_and_again_after_the_redial_time() -> None:
-    book = PeerBook([ONE])
+    book = PeerBook([ONE], draw=never)
     assert book.due(now=5) == [ONE]
     assert book.due(now=5 + DIALLED_SECONDS - 0.1) == []
     assert book.due(now=5 + DIALLED_SECONDS) == [ONE]
@@ -27,7 +34,7 @@ def test_a_static_peer_is_due_at_once_and_again_after_the_redial_time() -> None:
     [(Severity.LOW, 30), (Severity.MEDIUM, 180), (Severity.HIGH, 900), (Severity.FATAL, 43_200)],
 )
 def test_how_long_a_peer_is_left_alone_goes_by_its_end(severity: Severity, seconds: float) -> None:
-    book = PeerBook([ONE])
+    book = PeerBook([ONE], draw=never)
     book.due(now=0)
     assert book.ended(ONE.id, severity, "gone", now=100) == seconds
     assert book.due(now=100 + seconds - 0.1) == []
@@ -35,7 +42,7 @@ def test_how_long_a_peer_is_left_alone_goes_by_its_end(severity: Severity, secon
 
 
 def test_bad_ends_in_a_row_lengthen_the_wait_until_it_is_established() -> None:
-    book = PeerBook([ONE])
+    book = PeerBook([ONE], draw=never)
     waits = [book.ended(ONE.id, Severity.HIGH, "refused", now=0) for _ in range(6)]
     assert waits == [900, 1800, 2700, 3600, 3600, 3600]
     assert book.ended(ONE.id, Severity.LOW, "gone", now=0) == 30
@@ -45,26 +52,26 @@ def test_bad_ends_in_a_row_lengthen_the_wait_until_it_is_established() -> None:
 
 
 def test_a_trusted_peer_is_never_left_alone_for_long() -> None:
-    book = PeerBook([ONE], [ONE.id])
+    book = PeerBook([ONE], [ONE.id], never)
     assert [book.ended(ONE.id, severity, "gone", now=0) for severity in Severity] == [30] * 4
 
 
 def test_a_peer_that_is_named_again_is_due_at_once() -> None:
-    book = PeerBook([ONE])
+    book = PeerBook([ONE], draw=never)
     book.ended(ONE.id, Severity.FATAL, "another network", now=0)
     book.add(ONE, is_static=True, is_trusted=False)
     assert book.due(now=1) == [ONE]
 
 
 def test_the_end_of_anybody_else_is_no_reason_to_dial() -> None:
-    book = PeerBook([ONE])
+    book = PeerBook([ONE], draw=never)
     assert book.ended(TWO.id, Severity.LOW, "gone", now=0) is None
     book.established(TWO.id)
     assert book.due(now=1000) == [ONE]
 
 
 def test_a_peer_that_was_added_is_due_and_one_that_was_removed_is_not() -> None:
-    book = PeerBook()
+    book = PeerBook(draw=never)
     book.add(ONE, is_static=True, is_trusted=False)
     book.add(TWO, is_static=False, is_trusted=True)
     assert book.due(now=0) == [ONE]
@@ -79,14 +86,14 @@ def test_a_peer_that_was_added_is_due_and_one_that_was_removed_is_not() -> None:
 
 
 def test_a_banned_peer_is_not_due_until_its_ban_ends() -> None:
-    book = PeerBook([ONE])
+    book = PeerBook([ONE], draw=never)
     book.ban(ONE.id, 60, now=0)
     assert book.due(now=59) == []
     assert book.due(now=60) == [ONE]
 
 
 def test_a_ban_ends_by_time_or_by_zero_seconds() -> None:
-    book = PeerBook()
+    book = PeerBook(draw=never)
     address = IPv4Address("192.0.2.1")
     book.ban(address, 10, now=0)
     book.ban(ONE.id, 20, now=0)
@@ -96,3 +103,10 @@ def test_a_ban_ends_by_time_or_by_zero_seconds() -> None:
     book.ban(ONE.id, 0, now=11)
     assert not book.is_banned(ONE.id, now=11)
     assert book.bans(now=11) == []
+
+
+def test_chance_keeps_two_nodes_that_dial_each_other_apart() -> None:
+    book = PeerBook([ONE], draw=lambda: 0.5)
+    assert book.ended(ONE.id, Severity.LOW, "already connected", now=0) == 33
+    assert book.due(now=32.9) == []
+    assert book.due(now=33) == [ONE]

@@ -265,3 +265,15 @@ def test_interest_is_zeromqs_prefix_match_after_any_changes(changes: list[tuple[
         subscribed = subscribed | {prefix} if is_begin else subscribed - {prefix}
         matching = [topic for topic in topics if any(topic.encode()[: len(known)] == known for known in subscribed)]
         assert wanted(interest, *topics) == matching
+
+
+def test_what_we_send_is_for_those_who_name_it() -> None:
+    topics = ("tap.eth.Transactions", "eth.Transactions", "tape.0")
+    everything, named, some = Interest(), Interest(), Interest()
+    everything.change(b"\x01")
+    everything.change(b"\x01ta")
+    assert wanted(everything, *topics) == ["eth.Transactions", "tape.0"]
+    named.change(b"\x01tap.")
+    assert wanted(named, *topics) == ["tap.eth.Transactions"]
+    some.change(b"\x01tap.eth.Transactions")
+    assert wanted(some, *topics) == ["tap.eth.Transactions"]

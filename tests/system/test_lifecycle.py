@@ -19,6 +19,7 @@ import zmq
 from engine.client import Client, EngineError, EngineUnavailableError
 from engine.config import load_chain
 from protocol.crypto import PrivateKey
+from protocol.eth_messages import GetBlockHeaders, HeadersQuery
 from tests.system.harness import ROOT, RunningEngine, eventually, working_folder
 from tests.system.peers import Peer
 
@@ -297,6 +298,25 @@ def test_two_engines_dial_one_another() -> None:
         eventually(lambda: second.counts() == (0, 0, 1, 0), "the other side has it too")
         assert first.call("disconnect-all") == {"sessions": 1}
         eventually(lambda: first.counts() == second.counts() == (0, 0, 0, 0), "both have ended")
+
+
+def test_a_tap_shows_what_we_send() -> None:
+    with RunningEngine(workers=1) as one, RunningEngine(workers=1) as other:
+        asking, answering = one.log("tap."), other.log("tap.eth.BlockHeaders")
+        session = one.call("dial", enode=other.enode, wait=True)["session"]
+        headers = "0x" + oracle.encode([77, [1, 1, 0, 0]]).hex()
+        one.call("send", session=session, capability="eth", message="Transactions", payload="0xc0")
+        one.call("broadcast", capability="eth", message="Transactions", payload="0xc105")
+        one.call("request", session=session, capability="eth", message="GetBlockHeaders", payload=headers)
+        sent = [asking.wait("tap.eth.Transactions", count=number + 1) for number in range(2)]
+        assert [event.payload for event in sent] == [b"\xc0", b"\xc1\x05"]
+        assert sent[0].fields["session"] == session
+        asked = asking.wait("tap.eth.GetBlockHeaders")
+        # As it is on the wire: with an id of ours.
+        assert (asked.fields["request_id"], asked.payload) == (0, oracle.encode([0, [1, 1, 0, 0]]))
+        assert asked.decode() == GetBlockHeaders(0, HeadersQuery(1, 1, 0, False))
+        answer = answering.wait("tap.eth.BlockHeaders")
+        assert answer.payload == oracle.encode([0, []])
 
 
 def test_tail_decodes_messages_where_asked() -> None:
