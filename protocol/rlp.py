@@ -100,6 +100,19 @@ def spans(data: bytes, count: int) -> list[tuple[bool, int, int]]:
     return found
 
 
+def raw_elements(data: bytes, most: int) -> list[bytes]:
+    """The first elements of a list as they are encoded, up to `most`; what follows is not looked at. Raises `RlpError`."""
+    is_list, start, end = _header(data, 0, len(data))
+    if not is_list:
+        raise RlpError("a string where a list belongs")
+    found: list[bytes] = []
+    while start < end and len(found) < most:
+        _, _, after = _header(data, start, end)
+        found.append(data[start:after])
+        start = after
+    return found
+
+
 def with_first(data: bytes, first: int) -> bytes:
     """A list with its first element replaced by an integer, the rest as it was: another request id. Raises `RlpError`."""
     is_list, start, end = _header(data, 0, len(data))

@@ -449,3 +449,19 @@ def test_joined_items_are_a_list(item: list[bytes]) -> None:
 @pytest.mark.parametrize("length", [0, 55, 56, 255, 256, 65535, 65536])
 def test_the_length_of_a_list_is_written_in_its_shortest_form(length: int) -> None:
     assert rlp.join([b"\x01"] * length) == library.encode([b"\x01"] * length)
+
+
+@repeatable
+@given(item=st.lists(items, max_size=6), most=st.integers(0, 7))
+def test_elements_are_given_as_they_are_encoded(item: list[Any], most: int) -> None:
+    assert rlp.raw_elements(library.encode(item), most) == [library.encode(element) for element in item[:most]]
+
+
+def test_what_follows_the_elements_is_not_looked_at() -> None:
+    assert rlp.raw_elements(bytes.fromhex("c30181ff") + b"rest", 1) == [b"\x01"]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", bytes.fromhex("c281"), bytes.fromhex("c18100")])
+def test_elements_of_no_list_or_a_broken_one_are_an_error(data: bytes) -> None:
+    with pytest.raises(RlpError):
+        rlp.raw_elements(data, 3)
