@@ -4,6 +4,8 @@ with Client.of(run_dir) as engine:
     engine.call("dial", enode="enode://…")
 with Subscriber.of(run_dir, ["eth.Transactions"]) as events:
     for event in events: …
+
+`Responder` answers what peers ask (`responder.py`), `typed_requests.py` asks them.
 """
 
 from __future__ import annotations
@@ -11,34 +13,38 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from time import monotonic, time_ns
-from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
 import orjson
 import zmq
 
+from engine.closing import Closing
 from engine.config import run_dir_path
+from engine.responder import Request, Responder
 from protocol import eth_messages, snap_messages
-from protocol.errors import PeerError
 from protocol.eth_messages import EthMessage
 from protocol.messages import TAP, message_id
 from protocol.snap_messages import SnapMessage
 
+__all__ = [
+    "CALL_TIMEOUT_SECONDS",
+    "Client",
+    "EngineError",
+    "EngineUnavailableError",
+    "Event",
+    "Gap",
+    "GapTracker",
+    "Request",
+    "Responder",
+    "Subscriber",
+]
+
 CALL_TIMEOUT_SECONDS: Final = 30.0
 # How long a probe of a TCP endpoint may take.
 PROBE_SECONDS: Final = 2.0
-# How often a responder says that it is there, so that a replaced worker learns of it.
-REGISTER_SECONDS: Final = 1.0
-# How soon it tries again where a worker is not there yet.
-RECONNECT_SECONDS: Final = 0.1
-REFUSED_KEPT: Final = 100
 # Batches that wait in our own socket while we are busy; what is over shows as a gap.
 RECEIVE_QUEUE_BATCHES: Final = 10_000
 
@@ -90,21 +96,7 @@ class Gap(msgspec.Struct, frozen=True):
     missed: int
 
 
-class _Closing(AbstractContextManager["_Closing"]):
-    """`with` closes it at the end."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of the sockets."""
-
-
-class Client(_Closing):
+class Client(Closing):
     """Calls commands, one at a time. Raises `EngineError` and `EngineUnavailableError`."""
 
     def __init__(self, endpoint: str, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> None:
@@ -145,7 +137,7 @@ class Client(_Closing):
         self._context.term()
 
 
-class Subscriber(_Closing):
+class Subscriber(Closing):
     """Reads the events of some topics; each topic is a prefix, the empty one is all. Losses come as `Gap`s."""
 
     def __init__(self, endpoint: str, topics: list[str]) -> None:
@@ -184,98 +176,6 @@ class Subscriber(_Closing):
         """Let go of the socket."""
         self._socket.close()
         self._context.term()
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What a peer asks: `payload` is its message as it came, with its own request id."""
-
-    topic: str
-    session: int
-    peer: str
-    version: int
-    request_id: int
-    payload: bytes
-
-
-class Responder(_Closing):
-    """Answers peers' requests of some topics, over all workers, and again after one was replaced.
-
-    `answer` gets each request and gives the payload of the response (its request id may be any), or `None` for the empty
-    answer. It has a few seconds (`responders.answer_s`); after that the peer has had the empty answer.
-    """
-
-    def __init__(
-        self,
-        run_dir: Path | str | None,
-        topics: list[str],
-        answer: Callable[[Request], bytes | None],
-        *,
-        at_a_time: int = 64,
-    ) -> None:
-        self._folder = run_dir_path(str(run_dir or ""), os.environ)
-        self._word = orjson.dumps({"register": topics, "credit": at_a_time, "start": time_ns()})
-        self._answer = answer
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._poller = zmq.Poller()
-        self._sockets: dict[Path, zmq.Socket[bytes]] = {}
-        self._registers_at = 0.0
-        self.answered = 0
-        # The last answers that a worker did not take, in its words.
-        self.refused: deque[str] = deque(maxlen=REFUSED_KEPT)
-
-    def serve(self, seconds: float) -> int:
-        """Answer what comes for so long; how many requests it were."""
-        before, ends_at = self.answered, monotonic() + seconds
-        while (now := monotonic()) < ends_at:
-            if now >= self._registers_at:
-                self._registers_at = now + (REGISTER_SECONDS if self._register() else RECONNECT_SECONDS)
-            wait = max(0.0, min(self._registers_at, ends_at) - monotonic())
-            for sock, _ in self._poller.poll(int(wait * 1000) + 1):
-                self._take(sock)
-        return self.answered - before
-
-    def close(self) -> None:
-        """Let go of the sockets."""
-        for sock in self._sockets.values():
-            sock.close()
-        self._context.term()
-
-    def _register(self) -> bool:
-        """Tell every worker, those that are new as well; whether all have heard. Saying it again changes nothing."""
-        for path in sorted(self._folder.glob("worker-*.ipc")):
-            if path not in self._sockets:
-                sock = self._sockets[path] = self._context.socket(zmq.DEALER)
-                sock.setsockopt(zmq.LINGER, 0)
-                sock.setsockopt(zmq.IMMEDIATE, 1)
-                sock.connect(f"ipc://{path.absolute()}")
-                self._poller.register(sock, zmq.POLLIN)
-        has_told_all = bool(self._sockets)
-        for sock in self._sockets.values():
-            try:
-                sock.send(self._word, zmq.DONTWAIT)
-            except zmq.Again:  # not connected yet, or no worker there just now
-                has_told_all = False
-        return has_told_all
-
-    def _take(self, sock: zmq.Socket[bytes]) -> None:
-        head, *payload = sock.recv_multipart()
-        fields = orjson.loads(head)
-        if "error" in fields:
-            self.refused.append(fields["error"])
-            return
-        frames = [orjson.dumps({"token": fields.pop("token")})]
-        fields.pop("deadline_ms")
-        try:
-            answer = self._answer(Request(payload=payload[0], **fields))
-            if answer is not None:
-                frames.append(answer)
-        except PeerError:
-            pass  # a peer's malformed request gets the empty answer
-        finally:
-            # In any case: a request that is never answered keeps its place for ever.
-            self.answered += 1
-            with suppress(zmq.Again):  # the worker has gone meanwhile, and its peers with it
-                sock.send_multipart(frames, zmq.DONTWAIT)
 
 
 class GapTracker:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import socket
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,43 +22,9 @@ from protocol import rlp
 from protocol.batches import Batches
 from protocol.errors import RlpError
 from protocol.eth_messages import NewPooledTransactionHashes66, NewPooledTransactionHashes68
-
-Answer = Callable[[dict[str, Any], list[bytes]], list[bytes]]
+from tests.engine.answering import answering, result
 
 # -- calls ------------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def answering(folder: Path, answer: Answer, endpoint: str = "") -> Iterator[str]:
-    """An engine in a thread that answers each request with the given replies; where it is."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    router = context.socket(zmq.ROUTER)
-    router.setsockopt(zmq.LINGER, 0)
-    router.bind(endpoint or RunDir(folder).endpoint("control"))
-    place = router.getsockopt_string(zmq.LAST_ENDPOINT)
-
-    def serve() -> None:
-        while True:
-            try:
-                identity, body, *attachments = router.recv_multipart()
-            except zmq.ContextTerminated:
-                router.close()
-                return
-            for reply in answer(orjson.loads(body), attachments):
-                router.send_multipart([identity, reply])
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield place
-    finally:
-        context.term()
-        thread.join()
-
-
-def result(request: dict[str, Any], value: object) -> bytes:
-    """A reply that went well."""
-    return orjson.dumps({"jsonrpc": "2.0", "id": request["id"], "result": value})
 
 
 def test_a_call_gives_its_result(tmp_path: Path) -> None:
