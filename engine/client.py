@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -23,10 +23,9 @@ import zmq
 
 from engine.closing import Closing
 from engine.config import run_dir_path
+from engine.decoding import decode
 from engine.responder import Request, Responder
-from protocol import eth_messages, snap_messages
 from protocol.eth_messages import EthMessage
-from protocol.messages import TAP, message_id
 from protocol.snap_messages import SnapMessage
 
 __all__ = [
@@ -75,17 +74,7 @@ class Event(msgspec.Struct, frozen=True):
 
         Raises `PeerError` where the payload is malformed, `ValueError` where the topic is no message of eth or snap.
         """
-        capability, _, name = self.topic.removeprefix(TAP).partition(".")
-        message = message_id(capability, name)
-        if message is None or capability not in _DECODERS or "version" not in self.fields:
-            raise ValueError(f"{self.topic} is no message of eth or snap")
-        return _DECODERS[capability](self.fields["version"], message, self.payload)
-
-
-_DECODERS: Final[dict[str, Callable[[int, int, bytes], EthMessage | SnapMessage]]] = {
-    "eth": eth_messages.decode,
-    "snap": snap_messages.decode,
-}
+        return decode(self.topic, self.fields.get("version"), self.payload)
 
 
 class Gap(msgspec.Struct, frozen=True):

@@ -16,7 +16,10 @@ import zmq
 
 from engine.closing import Closing
 from engine.config import run_dir_path
+from engine.decoding import decode
 from protocol.errors import PeerError
+from protocol.eth_messages import EthMessage
+from protocol.snap_messages import SnapMessage
 
 # How often a responder says that it is there, so that a replaced worker learns of it.
 REGISTER_SECONDS: Final = 1.0
@@ -35,6 +38,13 @@ class Request(msgspec.Struct, frozen=True):
     version: int
     request_id: int
     payload: bytes
+
+    def decode(self) -> EthMessage | SnapMessage:
+        """The payload as the typed message of its topic, in the form of the negotiated version.
+
+        Raises `PeerError` where the payload is malformed: where `answer` lets it pass, the peer gets the empty answer.
+        """
+        return decode(self.topic, self.version, self.payload)
 
 
 class Responder(Closing):

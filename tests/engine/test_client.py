@@ -18,10 +18,7 @@ from hypothesis import strategies as st
 
 from engine.client import Client, EngineError, EngineUnavailableError, Event, Gap, GapTracker, Subscriber
 from engine.config import RunDir
-from protocol import rlp
 from protocol.batches import Batches
-from protocol.errors import RlpError
-from protocol.eth_messages import NewPooledTransactionHashes66, NewPooledTransactionHashes68
 from tests.engine.answering import answering, result
 
 # -- calls ------------------------------------------------------------------------------------------------------------------
@@ -300,25 +297,3 @@ def test_every_loss_between_two_batches_is_visible(steps: list[tuple[str, int]])
         assert [event for event in read if isinstance(event, Gap)] == ([Gap("t", 3, missing)] if missing > 0 else [])
         assert [event.fields["n"] for event in read if isinstance(event, Event)] == list(range(count))
         missing = 0
-
-
-# -- decoding ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_message_is_decoded_in_the_form_of_its_version() -> None:
-    hashes = [b"\x0a" * 32]
-    older = Event("eth.NewPooledTransactionHashes", 0, {"version": 66}, rlp.encode(hashes))
-    newer = Event("eth.NewPooledTransactionHashes", 0, {"version": 68}, rlp.encode([b"\x02", [100], hashes]))
-    assert older.decode() == NewPooledTransactionHashes66(tuple(hashes))
-    assert newer.decode() == NewPooledTransactionHashes68(b"\x02", (100,), tuple(hashes))
-
-
-@pytest.mark.parametrize("topic", ["session.opened", "eth.Nothing", "mine.3", "eth"])
-def test_what_is_no_message_of_eth_or_snap_is_not_decoded(topic: str) -> None:
-    with pytest.raises(ValueError, match="is no message"):
-        Event(topic, 0, {"version": 68}, b"").decode()
-
-
-def test_a_malformed_message_says_so() -> None:
-    with pytest.raises(RlpError):
-        Event("eth.Transactions", 0, {"version": 68}, b"\x80").decode()
