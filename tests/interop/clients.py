@@ -32,7 +32,7 @@ def go_program(module: Path, name: str, package: str = ".") -> str:
 
 
 def geth_program(name: str) -> str:
-    """`geth` (eth/69 to 72) or `geth68` (eth/68)."""
+    """`geth` or `gethnode` (eth/69 to 72), or `geth68` (eth/68)."""
     return go_program(FOLDER / name, name)
 
 
@@ -52,6 +52,11 @@ def ethereumjs_program() -> list[str]:
 def geth(*flags: str, program: str = "geth") -> JsonProgram:
     """A go-ethereum peer, or many (`-count`)."""
     return JsonProgram([geth_program(program), *flags])
+
+
+def geth_node(*arguments: str) -> JsonProgram:
+    """A go-ethereum node with a generated chain, one server for each argument that says what it offers."""
+    return JsonProgram([geth_program("gethnode"), *arguments])
 
 
 def ethereumjs(*flags: str) -> JsonProgram:
