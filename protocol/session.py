@@ -690,7 +690,6 @@ class Session:
         self._initiator = None
 
     def _take_events(self) -> list[Event]:
-        events = self._events
-        if events:
-            self._events = []
+        # Never the list that later events go to: who keeps an empty answer must not see them appear in it.
+        events, self._events = self._events, []
         return events

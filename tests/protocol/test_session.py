@@ -996,6 +996,14 @@ def test_nothing_follows_the_end(end: Callable[[RawPeer], list[Event]], stage: S
         session.send("eth", 2, EMPTY_LIST)
 
 
+def test_what_was_told_does_not_change_afterwards() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    nothing = peer.session.tick(now=peer.clock.now)
+    [transactions] = told = peer.says(TRANSACTIONS)
+    peer.says(DISCONNECT)
+    assert (nothing, told) == ([], [transactions])
+
+
 def test_nothing_behind_a_goodbye_is_read() -> None:
     peer = RawPeer.at(Stage.ACTIVE)
     events = peer.gives(peer.sealed(TRANSACTIONS) + peer.sealed(DISCONNECT, b"\xc1\x08") + peer.sealed(TRANSACTIONS))
