@@ -146,6 +146,14 @@ def test_without_eth_the_table_says_so() -> None:
     assert table.find("snap", 0).code == 0x10
 
 
+def test_a_capability_without_messages_owns_no_code_of_its_neighbour() -> None:
+    table = table_of(SubProtocol(Capability("aaa", 0), 0), eth.sub_protocol(69))
+    assert table.capabilities["aaa"].offset == table.capabilities["eth"].offset == 0x10
+    assert topics_by_code(table) == topics_by_code(table_of(eth.sub_protocol(69)))
+    with pytest.raises(NotSharedError):
+        table.find("aaa", 0)
+
+
 def test_a_table_of_nothing_has_no_entry() -> None:
     table = message_table(())
     assert kinds(table) == []

@@ -18,7 +18,7 @@ from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, Qu
 from protocol.eth import Head, LocalRange
 from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Misconduct, Stage
 from protocol.p2p import Capability, Hello, inflate
-from protocol.session import Role, Session, Timeouts
+from protocol.session import MAX_EARLY_BYTES, Role, Session, Timeouts
 from tests.pair import (
     CHAIN,
     DIALER,
@@ -372,6 +372,13 @@ def test_a_hello_behind_the_ack_of_a_refused_peer_changes_nothing() -> None:
     assert peer.goodbye == DisconnectReason.TOO_MANY_PEERS
 
 
+def test_a_refused_peer_that_says_nothing_has_no_more_time_than_others() -> None:
+    peer = RawPeer(msgspec.structs.replace(TIMED, refusal=DisconnectReason.TOO_MANY_PEERS))
+    assert peer.waits(TIMEOUTS.handshake - 0.001) == []
+    peer.waits(0.001)
+    check_end(peer, None, "took too long at auth", Stage.AUTH)
+
+
 # -- auth and ack -------------------------------------------------------------------------------------------------------
 
 
@@ -464,6 +471,9 @@ HELLO_MISTAKES: Final = {
         DisconnectReason.USELESS_PEER,
         "the peer offers eth/65, les/4",
     ),
+    "an ETH in capitals": Mistake(
+        lambda peer: peer.says_hello(offer=[[b"ETH", 69]]), DisconnectReason.USELESS_PEER, "the peer offers ETH/69"
+    ),
     "snap alone": Mistake(
         lambda peer: peer.says_hello(offer=[[b"snap", 1]]), DisconnectReason.USELESS_PEER, "no shared version of eth"
     ),
@@ -503,6 +513,14 @@ def test_a_newer_base_protocol_and_more_fields_are_welcome() -> None:
     assert peer.session.stage is Stage.STATUS
     assert peer.session.hello is not None
     assert (peer.session.hello.client, peer.session.hello.version) == ("new", 6)
+
+
+def test_capabilities_that_are_unknown_or_named_twice_are_no_mistake() -> None:
+    peer = RawPeer.at(Stage.HELLO)
+    peer.says_hello(offer=[[b"eth", 68], [b"les", 4], [b"eth", 69], [b"eth", 69], [b"eth", 1 << 40]])
+    assert peer.session.stage is Stage.STATUS
+    assert peer.session.shared is not None
+    assert peer.session.shared.shared == (ETH_69,)
 
 
 def test_a_session_that_lies_about_its_id_is_told_so() -> None:
@@ -685,6 +703,15 @@ def test_a_reserved_code_is_a_breach(code: int) -> None:
     check_end(peer, BREACH, f"code 0x{code:02x}, which may not come at active", Stage.ACTIVE)
 
 
+@pytest.mark.parametrize("message", [0x06, 0x07])
+def test_the_trie_nodes_of_snap_1_are_nobody_s_in_snap_2(message: int) -> None:
+    before = RawPeer.at(Stage.ACTIVE)
+    assert Closed not in map(type, before.says(SNAP_1.offset + message, encoded([5])))
+    peer = RawPeer.at(Stage.ACTIVE, offer=(Capability("eth", 69), Capability("snap", 2)))
+    peer.says(SNAP_1.offset + message, encoded([5]))
+    check_end(peer, BREACH, "which no shared capability has", Stage.ACTIVE)
+
+
 @pytest.mark.parametrize("code", [BLOCK_RANGE_UPDATE, ETH + 0x12])
 def test_what_a_later_version_has_is_nobody_s_in_an_earlier_one(code: int) -> None:
     peer = RawPeer.at(Stage.ACTIVE, offer=(Capability("eth", 68),))
@@ -702,6 +729,32 @@ def test_the_longest_message_is_told() -> None:
     [event] = peer.says(TRANSACTIONS, bytes(MAX_ETH_BYTES))
     assert isinstance(event, MessageReceived)
     assert len(event.payload) == MAX_ETH_BYTES
+
+
+def test_a_hundred_messages_in_one_chunk_are_told_in_their_order() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    payloads = [encoded([b"%d" % index]) for index in range(100)]
+    events = peer.gives(b"".join(peer.sealed(TRANSACTIONS, payload) for payload in payloads))
+    assert [event.payload for event in events if isinstance(event, MessageReceived)] == payloads
+
+
+@pytest.mark.parametrize(
+    ("code", "payload"),
+    [
+        (TRANSACTIONS, b""),
+        (TRANSACTIONS, b"\xff\xff"),
+        (NEW_BLOCK_HASHES, b"\x80"),
+        (GET_BLOCK_HEADERS, b"\xc3\x07\xff\xff"),
+        (GET_BLOCK_HEADERS, b"\xc1\x07rubbish behind the list"),
+    ],
+)
+def test_a_body_that_is_no_message_is_the_readers_to_judge(code: int, payload: bytes) -> None:
+    """Of what is not the session's own business, size and request id are looked at and nothing else."""
+    peer = RawPeer.at(Stage.ACTIVE)
+    [event] = peer.says(code, payload)
+    assert isinstance(event, MessageReceived)
+    assert event.payload == payload
+    assert peer.session.stage is Stage.ACTIVE
 
 
 def test_a_block_range_is_remembered_and_told() -> None:
@@ -974,6 +1027,7 @@ ENDS: Final[dict[str, Callable[[RawPeer], list[Event]]]] = {
     "a goodbye of the peer": lambda peer: peer.says(DISCONNECT),
     "a goodbye of ours": lambda peer: peer.is_disconnected(DisconnectReason.DISCONNECT_REQUESTED),
     "a lost connection": lambda peer: peer.session.connection_lost("reset"),
+    "a stage or a pong that takes too long": lambda peer: peer.waits(3600) + peer.waits(3600),
 }
 
 
@@ -986,7 +1040,7 @@ def test_nothing_follows_the_end(end: Callable[[RawPeer], list[Event]], stage: S
     peer.hears()
     figures = session.bytes_in, session.messages_in, session.messages_out
     now = peer.clock.now + 3600
-    assert peer.says(TRANSACTIONS) + peer.says(DISCONNECT) == []
+    assert peer.says(PONG) + peer.says(TRANSACTIONS) + peer.says(DISCONNECT) == []
     assert session.admit(now=now) + session.tick(now=now) == []
     assert session.disconnect(DisconnectReason.CLIENT_QUITTING, "again") + session.connection_lost("again") == []
     assert (session.stage, session.is_closed, session.is_held) == (Stage.CLOSED, True, False)
@@ -1303,6 +1357,8 @@ def test_our_range_is_told_every_384_seconds_when_it_has_moved_by_32_blocks() ->
     assert ranges(peer, 400) == []
     known.head = Head(number + 64, b"\x66" * 32)
     assert ranges(peer, 400) == [encoded([0, number + 64, b"\x66" * 32])]
+    known.head = Head(number, b"\x77" * 32)
+    assert ranges(peer, 400) == []
 
 
 def test_below_eth_69_no_range_is_told() -> None:
@@ -1344,9 +1400,51 @@ def test_what_other_capabilities_send_before_the_status_comes_after_it_is_establ
 
 def test_what_comes_early_is_bounded() -> None:
     peer = RawPeer.at(Stage.STATUS, beside(), offer=WITH_WIT)
-    while not peer.session.is_closed:
-        peer.says(ETH + 18, seeded(1)(1900))
-    check_end(peer, BREACH, "before the eth Status", Stage.STATUS)
+    message = bytes([ETH + 18]) + bytes(1023)
+    for _ in range(MAX_EARLY_BYTES // len(message)):
+        assert peer.gives(peer.cipher.seal(message)) == []
+    peer.gives(peer.cipher.seal(bytes([ETH + 18])))
+    check_end(peer, BREACH, "over 65536 bytes of other capabilities before the eth Status", Stage.STATUS)
+
+
+def test_what_comes_early_may_be_a_breach() -> None:
+    peer = RawPeer.at(Stage.STATUS, beside(), offer=WITH_WIT)
+    peer.says(ETH + 18, b"\x09garbage", is_snappy=False)
+    peer.says_status()
+    assert [type(event) for event in peer.is_admitted()] == [Established, Closed]
+    check_end(peer, BREACH, "not Snappy", Stage.ACTIVE)
+
+
+def test_nothing_is_told_of_the_capabilities_of_a_peer_that_never_becomes_active() -> None:
+    peer = RawPeer.at(Stage.STATUS, beside(), offer=WITH_WIT)
+    peer.says(ETH + 18, b"\xc1\x05")
+    peer.says_status()
+    peer.says(ETH + 18, b"\xc1\x06")
+    assert [type(event) for event in peer.is_disconnected(DisconnectReason.ALREADY_CONNECTED)] == [Closed]
+
+
+@pytest.mark.parametrize("dials", [True, False])
+def test_nothing_is_told_of_the_capabilities_of_a_peer_that_lies_about_its_id(*, dials: bool) -> None:
+    peer = RawPeer.at(Stage.HELLO, beside(), is_dialer=dials, offer=WITH_WIT)
+    assert peer.is_admitted() == []
+    offer: Rlp = [[b"eth", 69], [b"wit", 0]]
+    hello = peer.sealed(HELLO, encoded([5, b"", offer, 0, key(5).id]), is_snappy=False)
+    events = peer.gives(hello + peer.sealed(ETH + 18) + peer.sealed(ETH, encoded(list(status_fields(69).values()))))
+    assert [type(event) for event in events] == [Authenticated, Closed]
+    assert peer.session.peer == peer.key.id
+    check_end(peer, DisconnectReason.UNEXPECTED_IDENTITY, "another node id", Stage.HELLO)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"genesis": b"\x01" * 32}, OTHER_CHAIN), ({"earliest": 1001}, BREACH), ({"head": bytes(32)}, BREACH)],
+)
+def test_a_wrong_status_beside_another_capability_is_answered_with_its_reason(
+    changes: dict[str, Rlp], reason: DisconnectReason
+) -> None:
+    peer = RawPeer.at(Stage.STATUS, beside(), offer=WITH_WIT)
+    peer.says_status(**changes)
+    assert (peer.closed.reason, peer.goodbye) == (reason, reason)
 
 
 def test_a_capability_that_is_required_and_not_shared_makes_a_peer_useless() -> None:
