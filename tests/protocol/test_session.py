@@ -66,8 +66,8 @@ MAX_FRAME_BYTES: Final = 0xFFFFFF
 MAX_ETH_BYTES: Final = 10 * 1024 * 1024
 
 # The raw peer's Hello names eth/69 and snap/1.
-ETH_69: Final = Shared(Capability("eth", 69), ETH, 18)
-SNAP_1: Final = Shared(Capability("snap", 1), ETH + 18, 8)
+ETH_69: Final = Shared(Capability("eth", 69), ETH, 18, 10 << 20)
+SNAP_1: Final = Shared(Capability("snap", 1), ETH + 18, 8, 10 << 20)
 
 PENDING: Final = (Stage.AUTH, Stage.ACK, Stage.HELLO, Stage.STATUS, Stage.VERDICT)
 
