@@ -11,6 +11,8 @@ from protocol.p2p import FIRST_CAPABILITY_CODE, MAX_PAYLOAD_BYTES, Capability
 
 # What the codes of all sub-protocols together may take: those of eth and snap are never left out for a user's.
 _MAX_CODES: Final = LAST_CODE + 1 - FIRST_CAPABILITY_CODE
+# Topics of events that are no messages of peers.
+_TOPICS: Final = frozenset({"tap", "session", "peer", "dial", "worker", "engine"})
 
 
 def parse_sub_protocol(text: str) -> SubProtocol:
@@ -18,9 +20,11 @@ def parse_sub_protocol(text: str) -> SubProtocol:
     name, version, messages, *limit = text.split("/")
     if name in {eth.NAME, snap.NAME}:
         raise ValueError(f"{text}: {name} is spoken already")
+    if name in _TOPICS:
+        raise ValueError(f"{text}: {name} is the beginning of other topics")
     limit_bytes = int(limit[0]) if limit else MAX_PAYLOAD_BYTES
-    if limit_bytes > MAX_PAYLOAD_BYTES:
-        raise ValueError(f"{text}: no message has more than {MAX_PAYLOAD_BYTES} bytes")
+    if not 0 < limit_bytes <= MAX_PAYLOAD_BYTES:
+        raise ValueError(f"{text}: a message has 1 to {MAX_PAYLOAD_BYTES} bytes")
     return SubProtocol(Capability(name, int(version)), int(messages), limit_bytes)
 
 
@@ -59,8 +63,12 @@ class Protocols:
             codes[item.capability.name] = max(codes.get(item.capability.name, 0), item.messages)
         if sum(codes.values()) > _MAX_CODES:
             raise ValueError(f"all sub-protocols together take {sum(codes.values())} message codes, there are {_MAX_CODES}")
+        name = sub_protocol.capability.name
+        if is_required:
+            self._required.add(name)
+        elif sub_protocol.capability in self._extra:
+            self._required.discard(name)
         self._extra, self.has_changed = extra, True
-        (self._required.add if is_required else self._required.discard)(sub_protocol.capability.name)
 
     def remove(self, capability: Capability) -> bool:
         """Offer one of the user's own no more; `False` where there is no such."""

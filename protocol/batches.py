@@ -14,7 +14,7 @@ import orjson
 HEAD_VERSION: Final = 1
 _SUBSCRIBE: Final = b"\x01"
 _UNSUBSCRIBE: Final = b"\x00"
-# In front of the topics of what we send; at least so much of it a subscription has to name.
+# In front of the topics of what we send. A subscription has to name it, with or without the point.
 _TAP: Final = b"tap."
 
 EventFields = dict[str, object]
@@ -30,7 +30,7 @@ class Interest(dict[str, bool]):
     def __missing__(self, topic: str) -> bool:
         name = topic.encode()
         # Whoever reads everything reads what peers send: what we send is for those who name it.
-        least = len(_TAP) if name.startswith(_TAP) else 0
+        least = len(_TAP) - 1 if name.startswith(_TAP) else 0
         wanted = self[topic] = any(name.startswith(prefix) and len(prefix) >= least for prefix in self._prefixes)
         return wanted
 

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_parked_bytes",
         "_stalled_at",
         "_transport",
+        "_unread_bytes",
         "bucket",
         "deadline",
         "id",
@@ -87,8 +88,9 @@ class Connection(asyncio.Protocol):
         self.misconduct = 0
         self._host = host
         self._transport: asyncio.Transport | None = None
-        # The peer does not read what we wrote; by then it has to have gone on.
+        # The peer does not read what we wrote; by then it has to have read some of what was unread.
         self._is_choked = False
+        self._unread_bytes = 0
         self._stalled_at = math.inf
         self._is_writing_on = False
         # Reading is paused while the session is held back or too many of its requests wait.
@@ -123,7 +125,8 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer reads slower than we write."""
         self._is_choked = True
-        self._stalled_at = monotonic() + self._host.write_seconds
+        self._unread_bytes = sys.maxsize
+        self._await_reading(monotonic())
         self._heed_deadline()
 
     def resume_writing(self) -> None:
@@ -137,12 +140,19 @@ class Connection(asyncio.Protocol):
         session = self.session
         if session.is_closed:
             self.abort()
-        elif now >= self._stalled_at:
+        elif now < self._stalled_at or self._await_reading(now):
+            self.drive(session.tick(now=now))
+        else:
             cause = f"the peer read nothing for {self._host.write_seconds:g} s"
             self._host.on_events(self, session.connection_lost(cause, by=EndedBy.US))
             self.abort()
-        else:
-            self.drive(session.tick(now=now))
+
+    def _await_reading(self, now: float) -> bool:
+        """Give the peer time to read on, if it has read anything since it was last given some."""
+        unread, before = self._unsent_bytes, self._unread_bytes
+        self._unread_bytes = unread
+        self._stalled_at = now + self._host.write_seconds
+        return unread < before
 
     def drive(self, events: list[Event]) -> None:
         """After anything that was done to the session: pass its events on, write its bytes, heed its deadline."""
@@ -236,8 +246,11 @@ class Connection(asyncio.Protocol):
     @property
     def queued_bytes(self) -> int:
         """How much waits to be sealed, or is written and not yet taken by the kernel."""
-        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
-        return self.session.queued_bytes + unsent
+        return self.session.queued_bytes + self._unsent_bytes
+
+    @property
+    def _unsent_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def _begin_goodbye(self, transport: asyncio.Transport) -> None:
         """Let the peer read our goodbye: end our side, then wait for it to close (`rlpx.md`: 2 s).

@@ -27,7 +27,13 @@ def test_a_limit_in_bytes_may_be_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("eth/70/18", "eth is spoken already"), ("snap/1/8", "snap is"), ("wit/0/4/16777216", "no message has more than")],
+    [
+        ("eth/70/18", "eth is spoken already"),
+        ("snap/1/8", "snap is"),
+        ("wit/0/4/16777216", "a message has 1 to"),
+        ("wit/0/4/0", "a message has 1 to"),
+        ("tap/1/4", "other topics"),
+    ],
 )
 def test_what_cannot_be_offered_is_said_why(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -55,6 +61,12 @@ def test_a_name_is_required_until_its_last_version_goes() -> None:
     assert protocols.required == ("wit",)
     assert protocols.remove(Capability("wit", 1))
     assert list(protocols.required) == []
+
+
+def test_another_version_of_a_required_name_leaves_it_required() -> None:
+    protocols = Protocols(ProtocolSettings(eth=(69,), extra=("wit/0/4",), required=("wit",)))
+    protocols.add(SubProtocol(Capability("wit", 1), 4), is_required=False)
+    assert protocols.required == ("wit",)
 
 
 def test_the_codes_of_all_that_a_peer_may_share_have_to_be_enough() -> None:

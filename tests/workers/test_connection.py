@@ -134,6 +134,10 @@ class Scene:
         [event] = [event for event in self.host.events if isinstance(event, Closed)]
         return event
 
+    def is_over(self) -> bool:
+        """Whether the session has ended."""
+        return self.session.is_closed
+
     def reads(self) -> bool:
         """Whether what the peer sends is read."""
         return self.transport.is_reading
@@ -365,6 +369,21 @@ def test_a_peer_that_reads_nothing_for_long_is_cut_off(scene: Scene) -> None:
     scene.waits(10)
     assert scene.transport.is_aborted
     assert (scene.closed.ended_by, scene.closed.reason) == (EndedBy.US, None)
+    assert scene.closed.cause == "the peer read nothing for 20 s"
+
+
+def test_a_peer_that_reads_slowly_is_not_cut_off_until_it_stops(scene: Scene) -> None:
+    scene.transport.unsent = 3000
+    scene.connection.pause_writing()
+    for unsent in (2000, 1999):
+        scene.transport.unsent = unsent
+        scene.waits(10)
+        scene.says(PONG)
+        scene.waits(10)
+        scene.says(PONG)
+        assert not scene.is_over()
+    scene.waits(20)
+    assert scene.transport.is_aborted
     assert scene.closed.cause == "the peer read nothing for 20 s"
 
 
