@@ -8,7 +8,7 @@ from engine.client import Request
 from protocol import eth_messages
 from protocol.eth_messages import BlockHeaders, GetBlockHeaders, HeadersQuery
 from protocol.eth_messages_chain import HEADER, Header
-from protocol.eth_messages_shapes import join
+from protocol.rlp import join
 from tests.examples.chain_file import Chain
 from tests.examples.full_node import FullNode, Pool
 
