@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +26,8 @@ from engine.settings import SettingField, Settings, as_toml, setting_fields
 from protocol.crypto import PrivateKey
 from protocol.errors import UsageError
 from protocol.forkid import Chain
+
+T = TypeVar("T")
 
 EXIT_ERROR_ANSWER: Final = 1
 EXIT_USAGE: Final = 64
@@ -207,19 +209,25 @@ def is_loopback_endpoint(endpoint: str) -> bool:
 
 def load_chain(name: str, origin: str = "--chain") -> Chain:
     """A chain file by its name in `conf/`, or by its path. Raises `ConfigError`, which names the setting's origin."""
-    if "/" in name or name.endswith(".toml"):
-        file = Path(name)
-    else:
-        here = Path(__file__).resolve().parent
-        # A wheel carries conf/ inside the package; a clone has it beside it.
-        folder = here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
-        file = folder / f"{name}.toml"
+    is_path = "/" in name or name.endswith(".toml")
+    file = Path(name) if is_path else conf_folder() / f"{name}.toml"
     if not file.exists():
         named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: chain"
         raise ConfigError(f"{named}: {file}: no such file")
+    return convert_toml(file, Chain)
+
+
+def conf_folder() -> Path:
+    """Where the files of chains and scenarios are: a wheel carries conf/ inside the package, a clone has it beside it."""
+    here = Path(__file__).resolve().parent
+    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def convert_toml(file: Path, struct: type[T]) -> T:
+    """A file as this struct. Raises `ConfigError`."""
     values = _read_toml(file)
-    _check(values, Chain, str(file), is_text=False)
-    return msgspec.convert(values, Chain)
+    _check(values, struct, str(file), is_text=False)
+    return msgspec.convert(values, struct)
 
 
 def load_key(path: str, environment: Mapping[str, str]) -> PrivateKey:

@@ -1,0 +1,98 @@
+"""The clients that simulated peers pass for: what their Hello says, how often they ping, what they say first and last.
+
+Versions are those of client releases of 2026. Hellos differ in the order of capabilities as the clients' do: geth and erigon
+sort them, reth announces its newest first, nethermind as its plugins register.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from protocol import eth, rlp, snap
+from protocol.capabilities import SubProtocol
+from protocol.errors import DisconnectReason
+from protocol.p2p import Capability, Hello
+from protocol.swarm import Client, Request
+
+# GetNodeData and NodeData, which nethermind moved there when eth/67 dropped them.
+_NODE_DATA: Final = SubProtocol(Capability("nodedata", 1), 2)
+
+
+class Personality(msgspec.Struct, frozen=True):
+    """One client. `leaves_with` is the reason when it makes room for others, `opening` what it asks for at first."""
+
+    client: str
+    protocols: tuple[SubProtocol, ...]
+    ping_interval_seconds: float
+    ping_seconds: float
+    leaves_with: DisconnectReason
+    opening: Request | None = None
+    # Elements after the five of the specification, which EIP-8 asks to ignore.
+    extra: tuple[rlp.Encodable, ...] = ()
+
+    def hello(self, node_id: bytes) -> Hello:
+        """Its Hello under this id."""
+        capabilities = tuple(item.capability for item in self.protocols)
+        return ExtendedHello(self.client, capabilities, 30303, node_id, extra=self.extra)
+
+
+class ExtendedHello(Hello, frozen=True, kw_only=True):
+    """A Hello with elements after the five."""
+
+    extra: tuple[rlp.Encodable, ...] = ()
+
+    def encode(self) -> bytes:
+        """The RLP payload, without the message code."""
+        payload = super().encode()
+        if not self.extra:
+            return payload
+        return rlp.encode([*_encodable(rlp.decode_list(payload)), *self.extra])
+
+
+def _encodable(items: list[rlp.Item]) -> list[rlp.Encodable]:
+    return [item if isinstance(item, bytes) else _encodable(item) for item in items]
+
+
+def _eth(*versions: int) -> tuple[SubProtocol, ...]:
+    return tuple(map(eth.sub_protocol, versions))
+
+
+# Pings: geth and erigon every 15 s with 30 s of silence at most, reth 60 s after a pong, nethermind every 10 s.
+PERSONALITIES: Final[Mapping[Client, Personality]] = {
+    Client.GETH: Personality(
+        "Geth/v1.17.6-stable-02b73d4e/linux-amd64/go1.26.1",
+        (*_eth(69, 70, 71, 72), snap.sub_protocol(1)),
+        15.0,
+        30.0,
+        DisconnectReason.USELESS_PEER,
+    ),
+    Client.RETH: Personality(
+        "reth/v2.5.1-5b050fe/x86_64-unknown-linux-gnu",
+        _eth(69, 68, 67, 66),
+        60.0,
+        15.0,
+        DisconnectReason.TOO_MANY_PEERS,
+    ),
+    Client.NETHERMIND: Personality(
+        "Nethermind/v1.36.0+8e7b235e/linux-x64/dotnet10.0.0",
+        (*_eth(66, 67, 68), _NODE_DATA, snap.sub_protocol(1), *_eth(69)),
+        10.0,
+        15.0,
+        DisconnectReason.TOO_MANY_PEERS,
+        # It checks the head of a new peer before it trusts it with anything.
+        Request.HEADERS,
+    ),
+    Client.ERIGON: Personality(
+        "erigon/v3.3.0-0030f752/linux-amd64/go1.25.3",
+        _eth(68, 69),
+        15.0,
+        30.0,
+        DisconnectReason.USELESS_PEER,
+        Request.HEADERS,
+        # A spare element: what comes after the five must be ignored.
+        (b"spare",),
+    ),
+}

@@ -1,0 +1,109 @@
+"""Who is in the swarm and when it does what: all of it follows from scenario and seed, whatever the number of processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from random import Random
+from typing import Final, TypeVar
+
+import msgspec
+
+from protocol.crypto import PrivateKey
+from protocol.swarm import Client, Fault, Scenario, Slots
+
+T = TypeVar("T")
+
+# Peers of a /24 of 127.0.0.0/8, whose first and last address are left out.
+_ADDRESSES_PER_NET: Final = 254
+# 127.16.0.0 and up: nobody else's services are there.
+_FIRST_NET: Final = 16 << 8
+
+
+class PeerPlan(msgspec.Struct, frozen=True):
+    """One simulated peer. `arrives_at` counts from the start of the swarm."""
+
+    index: int
+    key: PrivateKey
+    client: Client
+    fault: Fault | None
+    is_churning: bool
+    arrives_at: float
+    source: str
+
+    def random(self, seed: int) -> Random:
+        """The peer's own randomness."""
+        return Random(f"{seed}/{self.index}")  # noqa: S311 - the same every time is what is wanted
+
+
+def plan(scenario: Scenario, seed: int, part: int = 0, parts: int = 1) -> list[PeerPlan]:
+    """The peers of one process of several."""
+    total = scenario.peers
+    shuffled = Random(f"{seed}/swarm")  # noqa: S311 - the same every time is what is wanted
+    clients: list[Client] = []
+    for client, count in allot(total, scenario.clients).items():
+        clients += [client] * count
+    faults: list[Fault | None] = []
+    for fault, share in scenario.faults.items():
+        faults += [fault] * min(round(total * share), total - len(faults))
+    churning = min(round(total * scenario.churn.share), total - len(faults))
+    lots = [(fault, False) for fault in faults] + [(None, True)] * churning
+    lots += [(None, False)] * (total - len(lots))
+    shuffled.shuffle(clients)
+    shuffled.shuffle(lots)
+    return [_peer(scenario, seed, index, clients[index], lots[index]) for index in range(part, total, parts)]
+
+
+def _peer(scenario: Scenario, seed: int, index: int, client: Client, lot: tuple[Fault | None, bool]) -> PeerPlan:
+    key = PrivateKey.generate(Random(f"{seed}/{index}/key").randbytes)  # noqa: S311 - keys of nobody
+    rate = scenario.ramp.peers_per_s
+    return PeerPlan(index, key, client, lot[0], lot[1], index / rate if rate else 0.0, source_address(index))
+
+
+def source_address(index: int) -> str:
+    """Where a peer comes from on loopback: every one from its own address."""
+    net, host = divmod(index, _ADDRESSES_PER_NET)
+    net += _FIRST_NET
+    return f"127.{net >> 8}.{net & 255}.{host + 1}"
+
+
+def allot(total: int, weights: Mapping[T, float]) -> dict[T, int]:
+    """Divide a number by weights, the remainders going to the largest fractions."""
+    whole = sum(weights.values())
+    exact = {name: total * weight / whole for name, weight in weights.items()}
+    counts = {name: int(value) for name, value in exact.items()}
+    by_fraction = sorted(exact, key=lambda name: counts[name] - exact[name])
+    for name in by_fraction[: total - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+class Rhythm:
+    """When a peer sends the next message of a kind: at random, `rate` a second on the mean, more in the bursts of slots."""
+
+    def __init__(self, rate: float, slots: Slots, random: Random) -> None:
+        self._random = random
+        self._slot = slots.slot_s
+        self._burst = min(slots.burst_s, slots.slot_s)
+        # Between bursts; the mean over a slot is `rate`.
+        self._low = rate * self._slot / (self._burst * slots.factor + self._slot - self._burst)
+        self._high = self._low * slots.factor
+        self._mean = rate
+
+    def after(self, seconds: float) -> float:
+        """The time of the next message, both times counted from the start of the swarm; infinite for never."""
+        if not self._mean:
+            return math.inf
+        return self._time_of(self._passed(seconds) + self._random.expovariate(1.0))
+
+    def _passed(self, seconds: float) -> float:
+        """How many messages are due on the mean by this time."""
+        slots, rest = divmod(seconds, self._slot)
+        in_burst = min(rest, self._burst)
+        return slots * self._slot * self._mean + in_burst * self._high + (rest - in_burst) * self._low
+
+    def _time_of(self, passed: float) -> float:
+        slots, rest = divmod(passed, self._slot * self._mean)
+        of_burst = self._burst * self._high
+        seconds = rest / self._high if rest <= of_burst else self._burst + (rest - of_burst) / self._low
+        return slots * self._slot + seconds
