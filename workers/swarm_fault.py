@@ -178,7 +178,7 @@ class OversizedSnappy(_AtOnce):
 
     def _on_established(self, event: Established, now: float) -> None:
         del event, now
-        self.session.send_deflated(eth.NAME, _ANNOUNCEMENT_ID, _OVERSIZED)
+        self.session.send_deflated(eth.NAME, _ANNOUNCEMENT_ID, b"", _OVERSIZED)
 
 
 class HalfOpen(_Mute):

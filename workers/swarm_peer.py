@@ -6,6 +6,7 @@ A visit is one connection: a real `Session` that sends what its scenario asks fo
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -252,14 +253,16 @@ class Peer:
             rhythm = Rhythm(rate, self._world.scenario.slots, self._random)
             self._due[send] = (self._world.starts_at + rhythm.after(now - self._world.starts_at), rhythm)
 
+    # The payload that would be merged with others is left out: all that is sent is sealed at once.
+
     def _announce(self, _now: float) -> None:
         body = self._world.bodies.announcement(self._version, self._random.randrange(_BODIES_KEPT))
-        self.session.send_deflated(eth.NAME, _ANNOUNCEMENT_ID, body)
+        self.session.send_deflated(eth.NAME, _ANNOUNCEMENT_ID, b"", body)
         self._world.tally.counts["announcements"] += 1
 
     def _send_transactions(self, _now: float) -> None:
         body = self._world.bodies.transactions(self._random.randrange(_BODIES_KEPT))
-        self.session.send_deflated(eth.NAME, _TRANSACTIONS_ID, body)
+        self.session.send_deflated(eth.NAME, _TRANSACTIONS_ID, b"", body)
         self._world.tally.counts["transactions"] += 1
 
     def _request(self, now: float) -> None:
@@ -360,6 +363,14 @@ class Peer:
         timeouts = Timeouts(patience, patience, personality.ping_interval_seconds, personality.ping_seconds)
         if self.is_patient:
             timeouts = Timeouts(patience, patience, math.inf, math.inf)
-        node = LocalNode(key, personality.hello(key.id), personality.protocols, _Interest(_INTEREST), urandom, LocalRange())
+        node = LocalNode(
+            key=key,
+            hello=personality.hello(key.id).encode(),
+            protocols=personality.protocols,
+            interest=_Interest(_INTEREST),
+            entropy=urandom,
+            range=LocalRange(),
+            queue_bytes=sys.maxsize,
+        )
         role = Role.INITIATOR if world.target is not None else Role.RESPONDER
         return Setup(role, node, world.chain, world.wall_seconds, timeouts, world.target)
