@@ -1,0 +1,59 @@
+"""Scenario files: those that come along are right, and a mistake is one line that names file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import EXIT_CONFIG, ConfigError
+from engine.swarm_scenario import load_scenario, scenario_file, scenario_names
+
+
+def test_every_scenario_that_comes_along_can_be_read() -> None:
+    assert len(scenario_names()) >= 6
+    for name in scenario_names():
+        assert load_scenario(scenario_file(name), {}).description
+
+
+def test_flags_change_numbers_of_a_scenario() -> None:
+    scenario = load_scenario(scenario_file("smoke"), {"peers": 9, "processes": 1, "seconds": 2.5})
+    assert (scenario.peers, scenario.processes, scenario.seconds) == (9, 1, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "object missing required field description"),
+        ("description = 'x'\npears = 3", "pears: no such setting"),
+        ("description = 'x'\npeers = 0", "peers: expected `int` >= 1"),
+        ("description = 'x'\n[ramp]\nspeed = 1", "ramp.speed: no such setting"),
+        ("description = 'x'\n[faults]\nnonsense = 0.1", "nonsense"),
+        ("description = 'x'\n[faults]\nreset = 2", "faults"),
+        ("description = 'x'\n[faults]\nreset = 0.7\ngarbage = 0.7", "faults: with churn.share they are 1.4 of all peers"),
+        ("description = 'x'\n[clients]\n", "clients: there must be one"),
+        ("description = 'x'\n[clients]\nparity = 1", "parity"),
+        ("description = 'x'\n[slots]\nslot_s = 1.0", "slots.burst_s"),
+        ("description = 'x'\npeers = 1\nprocesses = 2", "processes"),
+        ("description = ", "not TOML"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_scenario(scenario_file(str(file)), {})
+    assert words.replace("`", "") in str(error.value)
+    assert str(error.value).startswith(str(file))
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == EXIT_CONFIG
+
+
+def test_a_flag_out_of_bounds_is_named_as_the_flag() -> None:
+    with pytest.raises(ConfigError, match=r"^--peers: expected int >= 1"):
+        load_scenario(scenario_file("smoke"), {"peers": 0})
+
+
+def test_a_scenario_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: no such file; there are .*smoke"):
+        scenario_file("nowhere")

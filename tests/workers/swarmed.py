@@ -1,0 +1,80 @@
+"""One simulated peer and a real session as its target, in memory and on a clock of their own."""
+
+from __future__ import annotations
+
+from protocol.eth import Head, LocalChain
+from protocol.events import Authenticated, Closed, Established, Event, MessageReceived
+from protocol.forkid import Forks
+from protocol.session import Session
+from protocol.swarm import Scenario
+from tests.pair import DEV, LISTENER, Clock
+from workers.swarm_fault import peer_class
+from workers.swarm_peer import Bodies, Hangup, Peer, Tally, World
+from workers.swarm_plan import PeerPlan
+
+CHAIN = LocalChain(DEV.network_id, DEV.genesis, Forks(DEV), Head(1, b"\x01" * 32))
+
+
+class Meeting:
+    """`peer` dials `target`, which admits everybody; both tick together."""
+
+    def __init__(self, plan: PeerPlan, scenario: Scenario, seed: int = 1) -> None:
+        self.clock = Clock()
+        now = self.clock.now
+        self.tally = Tally()
+        bodies = Bodies(scenario, seed)
+        world = World(scenario, seed, CHAIN, LISTENER.key.id, 200, now, self.tally, bodies)
+        self.peer: Peer = peer_class(plan.fault)(plan, world, now=now)
+        self.target = Session(LISTENER.setup(), now=now)
+        self.events: list[Event] = []
+
+    def exchange(self) -> None:
+        """Carry bytes both ways until both are quiet, and ends as TCP carries them."""
+        while True:
+            now = self.clock.now
+            said, heard = self.peer.outgoing(), b""
+            if said:
+                self.take(self.target.receive(said, now=now))
+            if self.peer.hangup is not None:
+                cause = "reset" if self.peer.hangup is Hangup.RESET else "the peer closed the connection"
+                self.peer.hangup = None
+                self.take(self.target.connection_lost(cause))
+            heard = self.target.outgoing()
+            if heard:
+                self.peer.receive(heard, now=now)
+            if not said and not heard:
+                break
+        if self.target.is_closed and self.peer.end is None:
+            self.peer.lost(is_reset=False, now=self.clock.now)
+
+    def passes(self, seconds: float, step: float = 0.1) -> None:
+        """Let time pass."""
+        ends_at = self.clock.now + seconds
+        while self.clock.now < ends_at:
+            self.clock.passes(step)
+            self.take(self.target.tick(now=self.clock.now))
+            self.peer.tick(now=self.clock.now)
+            self.exchange()
+
+    def take(self, events: list[Event]) -> None:
+        """What the target tells: who is authenticated is let in, and what is asked gets the empty answer."""
+        for event in events:
+            self.events.append(event)
+            if isinstance(event, Authenticated):
+                self.take(self.target.admit(now=self.clock.now))
+            elif isinstance(event, MessageReceived) and event.kind.answer is not None:
+                self.target.answer(event, event.kind.empty_answer(event.request_id or 0, event.payload))
+
+    @property
+    def closed(self) -> Closed:
+        """How the target's session ended."""
+        return next(event for event in self.events if isinstance(event, Closed))
+
+    @property
+    def has_established(self) -> bool:
+        """Whether the target took the peer for a session."""
+        return any(isinstance(event, Established) for event in self.events)
+
+    def received(self, name: str) -> list[MessageReceived]:
+        """The target's messages of this name."""
+        return [event for event in self.events if isinstance(event, MessageReceived) and event.kind.name == name]
