@@ -263,8 +263,8 @@ class Command:
             return
         scenario = self._begin.scenario
         sys.stdout.write(
-            f"{scenario.peers} peers over {scenario.processes} processes, {self._given.scenario}, seed {self._given.seed}\n"
-            + self._summary.as_text(seconds)
+            f"{scenario.peers} peers over {scenario.processes} processes, seed {self._given.seed}, scenario "
+            f"{self._given.scenario}: {scenario.description}\n" + self._summary.as_text(seconds)
         )
         if watch is not None:
             counts = watch.counts

@@ -176,7 +176,6 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     faults: dict[Fault, Ends]
     latencies: dict[str, Latencies]
     established: int
-    faulty: dict[Fault, int]
     # Of the process itself.
     cpu_seconds: float
     waiting_seconds: float

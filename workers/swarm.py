@@ -244,7 +244,6 @@ class Swarm:
         now, cpu, waited = monotonic(), process_time(), _waited_seconds()
         tally = self._tally
         peers = [connection.peer for connection in self._connections]
-        faulty = Counter(peer.plan.fault for peer in peers if peer.plan.fault is not None)
         report = Report(
             index=self._begin.index,
             seconds=now - self._reported_at,
@@ -253,7 +252,6 @@ class Swarm:
             faults=dict(tally.faults),
             latencies=dict(tally.latencies),
             established=sum(peer.is_established for peer in peers),
-            faulty=dict(faulty),
             cpu_seconds=cpu - self._cpu,
             waiting_seconds=waited - self._waited,
             lag_seconds=self._lag_seconds,

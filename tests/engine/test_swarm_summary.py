@@ -17,7 +17,6 @@ REPORT = Report(
     faults={Fault.BAD_MAC: Ends(1)},
     latencies={"handshake": {bucket_of(0.010): 2}},
     established=2,
-    faulty={},
     cpu_seconds=0.1,
     waiting_seconds=0.1,
     lag_seconds=0.001,

@@ -29,7 +29,7 @@ from protocol.swarm import (
 BEGIN = Begin(
     Scenario("test", faults={Fault.BAD_MAC: 0.1}), 7, 1, Chain("dev", 1, "00" * 32), b"\x01" * 64, Address("127.0.0.1", 1)
 )
-REPORT = Report(0, 1.0, {"dials": 3}, {"left": 1}, {Fault.RESET: Ends(1)}, {"connect": {-5: 2}}, 2, {}, 0.1, 0.0, 0.0, 1)
+REPORT = Report(0, 1.0, {"dials": 3}, {"left": 1}, {Fault.RESET: Ends(1)}, {"connect": {-5: 2}}, 2, 0.1, 0.0, 0.0, 1)
 
 
 def test_orders_arrive_in_any_cut() -> None:
