@@ -236,10 +236,11 @@ class Command:
 
     def _progress(self, now: float) -> str:
         scenario, summary = self._begin.scenario, self._summary
-        done = min(1.0, max(0.0, (now - self._starts_at) / scenario.seconds))
+        seconds = max(0.0, now - self._starts_at)
+        done = min(1.0, seconds / scenario.seconds)
         bar = "#" * round(done * _BAR_CHARACTERS)
         return (
-            f"[{bar:<{_BAR_CHARACTERS}}] {now - self._starts_at:.0f}/{scenario.seconds:g} s  "
+            f"[{bar:<{_BAR_CHARACTERS}}] {seconds:.0f}/{scenario.seconds:g} s  "
             f"{summary.established} established of {scenario.peers}, {summary.counts['established']} in all"
         )
 

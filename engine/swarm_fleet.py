@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from engine.config import EXIT_SOFTWARE, ConfigError
+from engine.config import EXIT_SOFTWARE, EXIT_UNAVAILABLE, ConfigError
 from protocol import swarm
 from protocol.swarm import Begin, Go, Leave, Order, Ready, Word
 
@@ -79,7 +79,11 @@ class SwarmFleet:
                 self._selector.unregister(stream)
                 code = self._processes[index].wait(END_SECONDS)
                 if code:
-                    raise ConfigError(f"process {index} of the swarm ended with exit code {code}", EXIT_SOFTWARE)
+                    is_unavailable = code == EXIT_UNAVAILABLE
+                    raise ConfigError(
+                        f"process {index} of the swarm ended with exit code {code}",
+                        EXIT_UNAVAILABLE if is_unavailable else EXIT_SOFTWARE,
+                    )
         return words
 
     def close(self) -> None:

@@ -28,6 +28,8 @@ from workers.swarm_peer import Bodies, Tally, World
 from workers.swarm_plan import PeerPlan, plan
 from workers.wheel import Wheel
 
+# sysexits: a port is taken.
+EXIT_UNAVAILABLE: Final = 69
 REPORT_SECONDS: Final = 1.0
 # Arrivals and deadlines are looked at so often: a burst of arrivals is spread this finely.
 TURN_SECONDS: Final = 0.02
@@ -366,7 +368,8 @@ def main() -> None:
     try:
         uvloop.run(run(stream))
     except OSError as error:
-        sys.exit(f"rlpx-swarm: {error.strerror or error}")
+        sys.stderr.write(f"rlpx-swarm: {error.strerror or error}\n")
+        sys.exit(EXIT_UNAVAILABLE)
 
 
 if __name__ == "__main__":

@@ -145,3 +145,11 @@ def test_a_target_that_is_not_there_is_its_own_exit_code() -> None:
     ended = run("--target", enode, "--seconds", "1", "--peers", "4", "--json")
     assert ended.returncode == 69, ended.stderr
     assert json.loads(ended.stdout)["ends"] == {"no connection: Connection refused": 4}
+
+
+def test_a_port_that_is_taken_is_its_own_exit_code() -> None:
+    with RunningEngine(workers=1) as engine:
+        ended = run("--listen", "127.0.0.1:" + engine.enode.rpartition(":")[2], "--peers", "2", "--seconds", "1")
+    assert ended.returncode == 69
+    assert "address already in use" in ended.stderr
+    assert "Traceback" not in ended.stderr
