@@ -199,6 +199,7 @@ class StatusResult(Struct, frozen=True):
     """The engine at a glance."""
 
     version: str
+    pid: int
     enode: str
     uptime_ms: int
     chain: dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -50,6 +51,7 @@ class Operations:
         queues = self._engine.settings.queues
         return commands.StatusResult(
             version=self._engine.identity.version,
+            pid=os.getpid(),
             enode=self._engine.enode,
             uptime_ms=int((monotonic() - self._engine.started_at) * 1000),
             chain={

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from time import monotonic
@@ -11,7 +10,6 @@ from typing import Any, Final
 import msgspec
 
 from engine.client import Client, Event, Subscriber
-from engine.config import run_dir_path
 
 _PAGE_BYTES: Final = 4096
 # Lifecycle events that may still be on their way when the last peer has gone.
@@ -34,9 +32,7 @@ class Watch:
         self._events = Subscriber.of(run_dir, ["session.established", "session.closed", "session.refused"])
         self.counts: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
-        # The lock names its holder (`RunDir`).
-        holder = int((run_dir_path(run_dir, os.environ) / "lock").read_text())
-        self._pids = [holder, *(worker["pid"] for worker in self.status["workers"])]
+        self._pids = [self.status["pid"], *(worker["pid"] for worker in self.status["workers"])]
 
     @property
     def enode(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import msgspec
@@ -379,7 +380,7 @@ def test_status_shows_the_engine_at_a_glance(play: Play) -> None:
         scene.worker.report(control.Pulse(2, 0.5, 4096, 7, 3))
         await until(lambda: any(worker.pulse for worker in scene.engine.fleet))
         status = await scene.engine.operations.status(NOTHING)
-        assert (status.version, status.run_dir) == ("9.9", str(scene.run_dir.path))
+        assert (status.version, status.run_dir, status.pid) == ("9.9", str(scene.run_dir.path), os.getpid())
         assert status.enode == f"enode://{KEY.id.hex()}@127.0.0.1:{scene.address[1]}"
         assert status.chain["name"] == "dev"
         [worker] = status.workers
