@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.capabilities import Shared
+from protocol.capabilities import Shared, SubProtocol
 from protocol.errors import DisconnectReason, NotSharedError, QueueFullError, UsageError
 from protocol.events import Answered, Closed, Conduct, MessageReceived, Misconduct, RequestFailed, Stage
 from protocol.messages import MessageKind, message_table
@@ -23,7 +23,7 @@ from protocol.requests import (
     RequestId,
     Requests,
 )
-from tests.pair import ETH, NOBODY, RawPeer, Recipe, encoded
+from tests.pair import ETH, NOBODY, OFFER, PONG, PROTOCOLS, RawPeer, Recipe, encoded
 
 TABLE = message_table((Shared(Capability("eth", 69), 16, 18), Shared(Capability("snap", 1), 34, 8)))
 
@@ -160,9 +160,97 @@ def test_an_answer_of_another_kind_fails_the_request_and_is_told() -> None:
     assert peer.session.stage is Stage.ACTIVE
 
 
-def test_an_answer_to_nothing_is_told() -> None:
+SNAP = ETH + 18
+
+
+@pytest.mark.parametrize(
+    ("request_of", "answer"),
+    [
+        pytest.param(("snap", 0), SNAP + 3, id="storage for accounts"),
+        pytest.param(("eth", 5), SNAP + 1, id="snap for eth"),
+        pytest.param(("snap", 0), ETH + 6, id="eth for snap"),
+    ],
+)
+def test_a_wrong_answer_is_told_of_snap_as_of_eth(request_of: tuple[str, int], answer: int) -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    request = peer.session.request(*request_of, encoded([77, []]), now=peer.clock.now)
+    failed, told = peer.says(answer, encoded([request, [], []]))
+    assert isinstance(failed, RequestFailed)
+    assert (failed.request, failed.name) == (request, "bad_response")
+    assert isinstance(told, Misconduct)
+    # It is over: the right one comes too late to be anybody's.
+    assert [type(event) for event in peer.says(answer, encoded([request, [], []]))] == [Misconduct]
+    assert peer.session.stage is Stage.ACTIVE
+
+
+def test_a_snap_request_counts_on_from_eths_and_its_asker_gets_its_own_id_back() -> None:
     peer = asking()
-    [told] = peer.says(ETH + 4, encoded([5, []]))
+    request = peer.session.request("snap", 0, encoded([2**64 - 1, b"\x11" * 32]), now=peer.clock.now)
+    code, asked = peer.hears()[-1]
+    assert (request, code, inflate(asked, 100)) == (1, SNAP, encoded([1, b"\x11" * 32]))
+    [event] = peer.says(SNAP + 1, encoded([1, [], []]))
+    assert isinstance(event, Answered)
+    assert (event.request, event.kind.topic, event.payload) == (1, "snap.AccountRange", encoded([2**64 - 1, [], []]))
+    assert [type(event) for event in peer.says(SNAP + 1, encoded([1, [], []]))] == [Misconduct]
+
+
+def test_snap_may_be_late_and_may_be_in_breach() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    late, never = (peer.session.request("snap", 0, encoded([77, []]), now=peer.clock.now) for _ in range(2))
+    failed = [event for event in peer.waits(INITIAL_TIMEOUT_SECONDS) if isinstance(event, RequestFailed)]
+    assert [(event.request, event.name) for event in failed] == [(late, "timed_out"), (never, "timed_out")]
+    assert peer.says(SNAP + 1, encoded([late, [], []])) == []
+    peer.says(PONG)
+    told = peer.waits(BREACH_SECONDS - INITIAL_TIMEOUT_SECONDS)
+    assert [event.conduct for event in told if isinstance(event, Misconduct)] == [Conduct.BREACH]
+
+
+@pytest.mark.parametrize("name", ["aaa", "less", "wit"])
+def test_snap_is_asked_wherever_a_capability_of_the_users_has_its_codes(name: str) -> None:
+    own = Capability(name, 1)
+    peer = RawPeer.at(
+        Stage.ACTIVE, Recipe(protocols=(*PROTOCOLS, SubProtocol(own, 5)), interest=NOBODY), offer=(*OFFER, own)
+    )
+    request = peer.session.request("snap", 0, encoded([77, []]), now=peer.clock.now)
+    code, _ = peer.hears()[-1]
+    assert code == {"aaa": SNAP + 5, "less": SNAP + 5, "wit": SNAP}[name]
+    [event] = peer.says(code + 1, encoded([request, [], []]))
+    assert isinstance(event, Answered)
+    assert event.payload == encoded([77, [], []])
+
+
+@pytest.mark.parametrize(
+    ("offer", "capability", "message"),
+    [
+        pytest.param(Capability("eth", 69), "snap", 0, id="snap without snap"),
+        pytest.param(Capability("eth", 67), "eth", 0x0D, id="node data of eth/67"),
+        pytest.param(Capability("eth", 70), "eth", 0x12, id="access lists of eth/70"),
+        pytest.param(Capability("eth", 71), "eth", 0x14, id="cells of eth/71"),
+    ],
+)
+def test_what_the_negotiated_version_lacks_is_never_asked(offer: Capability, capability: str, message: int) -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY), offer=(offer,))
+    peer.hears()
+    with pytest.raises(NotSharedError):
+        peer.session.request(capability, message, encoded([77, []]), now=peer.clock.now)
+    assert peer.hears() == []
+    # Nor is there anything that could time out, or take an id.
+    assert not [event for event in peer.waits(INITIAL_TIMEOUT_SECONDS) if isinstance(event, RequestFailed)]
+    assert peer.session.request("eth", 3, GET, now=peer.clock.now) == 0
+
+
+@pytest.mark.parametrize(("version", "message"), [(66, 0x0D), (71, 0x12), (72, 0x14)])
+def test_what_the_negotiated_version_has_is_asked(version: int, message: int) -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY), offer=(Capability("eth", version),))
+    request = peer.session.request("eth", message, encoded([77, []]), now=peer.clock.now)
+    assert peer.hears()[-1][0] == ETH + message
+    assert [type(event) for event in peer.says(ETH + message + 1, encoded([request, []]))] == [Answered]
+
+
+@pytest.mark.parametrize("answer", [ETH + 4, SNAP + 1])
+def test_an_answer_to_nothing_is_told(answer: int) -> None:
+    peer = asking()
+    [told] = peer.says(answer, encoded([5, []]))
     assert isinstance(told, Misconduct)
     assert "nobody asked for" in told.words
 

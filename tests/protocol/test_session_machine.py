@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Final
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -57,6 +58,8 @@ from tests.protocol.session_model import (
     Word,
 )
 
+# It takes some twenty, but where it fails Hypothesis looks for five minutes for the shortest life that does.
+SHRINKING_SECONDS: Final = 600
 # A few of the messages below fill it.
 QUEUE_BYTES: Final = 64
 MISCHIEF: Final = b"\x80"
@@ -160,10 +163,16 @@ class Life(RuleBasedStateMachine):
         stage=st.sampled_from([*PENDING, *[Stage.ACTIVE] * 6]),
         is_dialer=st.booleans(),
         quiet_steps=st.sampled_from([0, 20, 60]),
+        pause=st.sampled_from([0, 0.25, 2]),
         refusal=st.sampled_from([None, None, None, DisconnectReason.TOO_MANY_PEERS]),
     )
-    def is_born(self, stage: Stage, quiet_steps: int, refusal: DisconnectReason | None, *, is_dialer: bool) -> None:
-        """Nothing may end it for some steps: most of what there is to see is in a long life."""
+    def is_born(
+        self, stage: Stage, quiet_steps: int, pause: float, refusal: DisconnectReason | None, *, is_dialer: bool
+    ) -> None:
+        """Nothing may end it for some steps: most of what there is to see is in a long life.
+
+        `pause` is the seconds that the peer takes for each stage.
+        """
         self.quiet_steps = quiet_steps
         self.readers = Readers()
         self.range = LocalRange()
@@ -186,8 +195,10 @@ class Life(RuleBasedStateMachine):
         self.said_hello = False
         steps = {Stage.AUTH: 0, Stage.HELLO: 1, Stage.STATUS: 2, Stage.VERDICT: 3, Stage.ACTIVE: 4}[stage]
         if steps:
+            self.lives_on(pause, is_ponging=False)
             self.authenticates()
         for word in (RIGHT_HELLO, RIGHT_STATUS)[: max(steps - 1, 0)]:
+            self.lives_on(pause, is_ponging=False)
             self.says([word], 0)
         if stage is Stage.ACTIVE:
             self.is_admitted()
@@ -469,5 +480,5 @@ class Life(RuleBasedStateMachine):
         self.is_drained()
 
 
-TestLife = Life.TestCase
+TestLife = pytest.mark.timeout(SHRINKING_SECONDS)(Life.TestCase)
 TestLife.settings = settings(derandomize=True, deadline=None, max_examples=400, stateful_step_count=80)
