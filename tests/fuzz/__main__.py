@@ -1,0 +1,95 @@
+"""Fuzz the decoders and the session of `protocol/`: targets one after the other, each in a process of its own.
+
+What a target finds is kept in `.build/fuzz/TARGET/` from run to run. An input that breaks a contract ends the target: it is
+printed as hex, with its file and the traceback, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.fuzz import corpus
+from tests.fuzz.seeds import seeds
+from tests.fuzz.targets import TARGETS
+
+BUILD: Final = Path(__file__).parents[2] / ".build" / "fuzz"
+RUNS: Final = 1_000_000
+# Room for every message with a few elements; longer inputs are slower and say the same again.
+MAX_INPUT_BYTES: Final = 1024
+# One input takes milliseconds at most: what takes this long hangs.
+HANG_SECONDS: Final = 30
+TRACEBACK_LINES: Final = 40
+
+
+def main() -> int:
+    """Run the targets that are asked for; whether all contracts held."""
+    parser = argparse.ArgumentParser(prog="bin/fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"all unless named: {', '.join(TARGETS)}")
+    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help=f"inputs a target, {RUNS:,} unless said")
+    parser.add_argument(
+        "--keep", action="store_true", help="choose the inputs in tests/fuzz/corpus anew from all that was found"
+    )
+    options = parser.parse_args()
+    unknown = set(options.targets) - TARGETS.keys()
+    if unknown:
+        parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    names = options.targets or list(TARGETS)
+    holds = [fuzz(name, options.runs) for name in names]
+    if options.keep and all(holds):
+        for name in names:
+            keep(name)
+    return 0 if all(holds) else 1
+
+
+def fuzz(name: str, runs: int) -> bool:
+    """Give one target so many inputs; whether its contract held."""
+    folder = BUILD / name
+    found, begun = folder / "found", folder / "seeds"
+    found.mkdir(parents=True, exist_ok=True)
+    corpus.write(begun, seeds()[name])
+    before = set(folder.glob("broken-*"))
+    arguments = [
+        f"-runs={runs}",
+        f"-max_len={MAX_INPUT_BYTES}",
+        f"-timeout={HANG_SECONDS}",
+        f"-artifact_prefix={folder}/broken-",
+        *(str(place) for place in (found, begun, corpus.CORPUS / name) if place.exists()),
+    ]
+    started = time.monotonic()
+    log = folder / "log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-P", "-m", "tests.fuzz.one", name, *arguments]
+        holds = subprocess.run(command, stdout=output, stderr=output, check=False).returncode == 0
+    seconds = time.monotonic() - started
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    branches = [int(match[1]) for line in lines if (match := re.search(r"\bcov: (\d+)", line))] or [0]
+    count = max([int(match[1]) for line in lines if (match := re.match(r"#(\d+)\s", line))], default=0)
+    say(f"{name:<16}{count:>12,} inputs  {seconds:>6.0f} s  coverage {branches[0]:>5} to {branches[-1]:>5}")
+    if not holds:
+        say("\n".join(lines[-TRACEBACK_LINES:]))
+        for file in sorted(set(folder.glob("broken-*")) - before):
+            say(f"{file}\n{file.read_bytes().hex()}")
+    return holds
+
+
+def keep(name: str) -> None:
+    """Choose the inputs of one target in the repository anew."""
+    places = (BUILD / name / "found", BUILD / name / "seeds", corpus.CORPUS / name)
+    inputs = [data for place in places for data in corpus.read(place)]
+    corpus.write(corpus.CORPUS / name, corpus.minimised(TARGETS[name], inputs))
+
+
+def say(text: str) -> None:
+    """A line of the report, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
