@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import corpus
+from tests.fuzz import kept
 from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
 
@@ -52,14 +52,14 @@ def fuzz(name: str, runs: int) -> bool:
     folder = BUILD / name
     found, begun = folder / "found", folder / "seeds"
     found.mkdir(parents=True, exist_ok=True)
-    corpus.write(begun, seeds()[name])
+    kept.write(begun, seeds()[name])
     before = set(folder.glob("broken-*"))
     arguments = [
         f"-runs={runs}",
         f"-max_len={MAX_INPUT_BYTES}",
         f"-timeout={HANG_SECONDS}",
         f"-artifact_prefix={folder}/broken-",
-        *(str(place) for place in (found, begun, corpus.CORPUS / name) if place.exists()),
+        *(str(place) for place in (found, begun, kept.CORPUS / name) if place.exists()),
     ]
     started = time.monotonic()
     log = folder / "log"
@@ -80,9 +80,9 @@ def fuzz(name: str, runs: int) -> bool:
 
 def keep(name: str) -> None:
     """Choose the inputs of one target in the repository anew."""
-    places = (BUILD / name / "found", BUILD / name / "seeds", corpus.CORPUS / name)
-    inputs = [data for place in places for data in corpus.read(place)]
-    corpus.write(corpus.CORPUS / name, corpus.minimised(TARGETS[name], inputs))
+    places = (BUILD / name / "found", BUILD / name / "seeds", kept.CORPUS / name)
+    inputs = [data for place in places for data in kept.read(place)]
+    kept.write(kept.CORPUS / name, kept.minimised(TARGETS[name], inputs))
 
 
 def say(text: str) -> None:
