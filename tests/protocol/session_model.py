@@ -176,13 +176,16 @@ class Model:
         else:
             self._hears_message(word.code, word)
 
-    def _is_pinged(self) -> None:
+    def pings_left(self) -> int:
         while self._pings_left < PINGS_AT_ONCE and self.now - self._pings_since >= 1:
             self._pings_left += 1
             self._pings_since += 1
         if self._pings_left == PINGS_AT_ONCE:
             self._pings_since = self.now
-        if not self._pings_left:
+        return self._pings_left
+
+    def _is_pinged(self) -> None:
+        if not self.pings_left():
             self._ends(EndedBy.US, BREACH)
             return
         self._pings_left -= 1

@@ -124,6 +124,10 @@ MISTAKES: Final = (
     *(Word(code, MISCHIEF, fault=BREACH) for code in REQUESTS),
 )
 
+WRONG_STEPS: Final = {
+    stage: [word for word in MISTAKES if word.code == code] for stage, code in ((Stage.HELLO, HELLO), (Stage.STATUS, STATUS))
+}
+
 CODES: Final = st.sampled_from(list(REQUESTS))
 NUMBERS: Final = st.integers(0, 5)
 PINGS: Final = st.sampled_from([Word(PING), Word(PONG)])
@@ -252,6 +256,21 @@ class Life(RuleBasedStateMachine):
             self.model.hears([NOISE])
             self.agree(self.peer.gives(NOISE.payload))
 
+    @precondition(lambda self: self.session.stage in WRONG_STEPS)
+    @rule(data=st.data())
+    def goes_wrong(self, data: st.DataObject) -> None:
+        """The Hello or Status that is due, with a mistake in it."""
+        if self.is_mortal:
+            self.says([data.draw(st.sampled_from(WRONG_STEPS[self.session.stage]))], 0)
+
+    @precondition(lambda self: self.session.stage is Stage.ACTIVE)
+    @rule(pauses=st.lists(st.sampled_from([0, 0.25, 0.75, 1, 2.5]), min_size=1, max_size=12))
+    def pings(self, pauses: list[float]) -> None:
+        for pause in pauses:
+            self.lives_on(pause, is_ponging=True)
+            if self.is_mortal or self.model.pings_left():
+                self.says([Word(PING)], 0)
+
     @precondition(lambda self: self.is_mortal)
     @rule(word=st.sampled_from(GOODBYES), around=st.lists(TALK, max_size=2))
     def leaves(self, word: Word, around: list[Word]) -> None:
@@ -346,7 +365,7 @@ class Life(RuleBasedStateMachine):
         self.range.head = Head(number, HEAD.hash, earliest=7)
         self.model.head = (7, number, HEAD.hash)
 
-    @rule(code=st.sampled_from([ETH + 0x01, ETH + 0x02, *REQUESTS, *RESPONSES]), size=st.integers(0, 40))
+    @rule(code=st.sampled_from([ETH + 0x01, ETH + 0x02, *REQUESTS, *RESPONSES]), size=st.integers(0, 90))
     def sends(self, code: int, size: int) -> None:
         capability, offset = ("snap", SNAP) if code >= SNAP else ("eth", ETH)
         payload = encoded([9, bytes(range(size))])
@@ -361,10 +380,18 @@ class Life(RuleBasedStateMachine):
             assert self.model.stage is Stage.ACTIVE
             assert self.model.sends(code, payload)
 
-    @rule(codes=st.lists(CODES, min_size=1, max_size=3), asker_id=st.integers(0, 2**64 - 1))
-    def asks(self, codes: list[int], asker_id: int) -> None:
+    @rule(
+        codes=st.lists(CODES, min_size=1, max_size=3),
+        asker_id=st.integers(0, 2**64 - 1),
+        answer_after=st.sampled_from([None, 0, 0.25, 8, 25]),
+    )
+    def asks(self, codes: list[int], asker_id: int, answer_after: float | None) -> None:
         for number, code in enumerate(codes):
             self.asks_one(code, asker_id, number)
+        if answer_after is not None and self.session.stage is Stage.ACTIVE:
+            self.lives_on(answer_after, is_ponging=True)
+            if self.model.asked:
+                self.answers(which=0, number=1, other=0)
 
     def asks_one(self, code: int, asker_id: int, number: int) -> None:
         capability, offset = ("snap", SNAP) if code >= SNAP else ("eth", ETH)
