@@ -173,7 +173,7 @@ class Life(RuleBasedStateMachine):
     def is_born(
         self, stage: Stage, quiet_steps: int, pause: float, refusal: DisconnectReason | None, *, is_dialer: bool
     ) -> None:
-        """Nothing may end it for some steps: most of what there is to see is in a long life.
+        """Once active, nothing may end it for some steps: most of what there is to see is in a long life.
 
         `pause` is the seconds that the peer takes for each stage.
         """
@@ -260,8 +260,7 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def goes_wrong(self, data: st.DataObject) -> None:
         """The Hello or Status that is due, with a mistake in it."""
-        if self.is_mortal:
-            self.says([data.draw(st.sampled_from(WRONG_STEPS[self.session.stage]))], 0)
+        self.says([data.draw(st.sampled_from(WRONG_STEPS[self.session.stage]))], 0)
 
     @precondition(lambda self: self.session.stage is Stage.ACTIVE)
     @rule(pauses=st.lists(st.sampled_from([0, 0.25, 0.75, 1, 2.5]), min_size=1, max_size=12))
