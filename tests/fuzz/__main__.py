@@ -53,7 +53,6 @@ def fuzz(name: str, runs: int) -> bool:
     found, begun = folder / "found", folder / "seeds"
     found.mkdir(parents=True, exist_ok=True)
     kept.write(begun, seeds()[name])
-    before = set(folder.glob("broken-*"))
     arguments = [
         f"-runs={runs}",
         f"-max_len={MAX_INPUT_BYTES}",
@@ -73,7 +72,7 @@ def fuzz(name: str, runs: int) -> bool:
     say(f"{name:<16}{count:>12,} inputs  {seconds:>6.0f} s  coverage {branches[0]:>5} to {branches[-1]:>5}")
     if not holds:
         say("\n".join(lines[-TRACEBACK_LINES:]))
-        for file in sorted(set(folder.glob("broken-*")) - before):
+        for file in (Path(match[1]) for line in lines if (match := re.search(r"Test unit written to (.+)", line))):
             say(f"{file}\n{file.read_bytes().hex()}")
     return holds
 

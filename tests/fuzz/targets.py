@@ -43,10 +43,12 @@ Target = Callable[[bytes], None]
 OURS: Final = key(2)
 THEIRS: Final = key(1)
 MAC_DATA: Final = b"mac data"
-# Behind whatever the first byte of a `session_frames` input says that the peer did well before.
+# A request of ours that waits for its answer while an active peer talks.
+GET_BLOCK_HEADERS: Final = 0x03
+# How far a peer may have behaved well, before it says what is in the input.
 STAGES: Final = (Stage.HELLO, Stage.STATUS, Stage.VERDICT, Stage.ACTIVE)
 RAW_STAGES: Final = (Stage.AUTH, Stage.ACK, *STAGES)
-# What a `session_frames` input does beside sending messages; the byte after it says for how many seconds.
+# What stands in a `session_frames` input in place of a message: the byte after the first one says for how many seconds.
 TIME_PASSES: Final = 0xFF
 VERDICT_COMES: Final = 0xFE
 # A day: every deadline of a session passes in it.
@@ -386,14 +388,15 @@ def session_frames(data: bytes) -> None:
     """Whatever a peer says in well-sealed frames, at any stage: a session never raises, and nothing follows its end.
 
     The first byte chooses how far the peer behaves, and the version of eth it offers. Then come messages: whether it is
-    compressed, the code, the size and the payload of each; or time passes, or the verdict comes.
+    compressed, the code, the size and the payload of each; or time passes, or the verdict comes. An active session has
+    asked for headers, and answers what it is asked with nothing.
     """
     script = Script(data)
     choice, stage = divmod(script.number(), len(STAGES))
     offer = (Capability("eth", eth.VERSIONS[choice % len(eth.VERSIONS)]), Capability("snap", 1))
     peer = RawPeer.at(STAGES[stage], offer=offer)
     if peer.session.stage is Stage.ACTIVE:
-        peer.session.request(eth.NAME, 0x03, b"\xc3\x05\xc0\xc0", now=peer.clock.now)
+        peer.session.request(eth.NAME, GET_BLOCK_HEADERS, rlp.encode([0, []]), now=peer.clock.now)
     while script and not peer.session.is_closed:
         how, code = script.number(), script.number()
         if how == TIME_PASSES:
