@@ -15,8 +15,9 @@ from pathlib import Path
 
 from tests.bench.reckoning import Row, read_rows, table, write_rows
 from tests.bench.rows import GROUPS, LONG
-from tests.bench.sides import BenchError
+from tests.bench.sides import BenchError, profile_folder
 from tests.bench.table import show
+from tests.system.harness import working_folder
 
 REPEATS = 5
 
@@ -30,18 +31,24 @@ def main() -> None:
     arguments.add_argument("--long", action="store_true", help=f"also {', '.join(LONG)}, which takes ten minutes")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     arguments.add_argument("--compare", type=Path, metavar="FILE", help="show the ratio to earlier figures")
+    arguments.add_argument(
+        "--profile", metavar="ROW", choices=groups, help="measure only that, and show what takes the time"
+    )
     given = arguments.parse_args()
     earlier = read_rows(given.compare) if given.compare else []
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     rows: list[Row] = []
     failed = False
-    for name in given.only or (groups if given.long else GROUPS):
-        try:
-            rows += groups[name](given.repeats)
-        except BenchError as error:
-            failed = True
-            sys.stderr.write(f"{name}: {error}\n")
+    chosen = [given.profile] if given.profile else given.only or (groups if given.long else GROUPS)
+    with working_folder() as folder:
+        profile_folder.set(folder if given.profile else None)
+        for name in chosen:
+            try:
+                rows += groups[name](given.repeats)
+            except BenchError as error:
+                failed = True
+                sys.stderr.write(f"{name}: {error}\n")
     sys.stdout.write(show(table(rows, earlier)))
     machine = {"python": platform.python_version(), "cores": os.cpu_count(), "kernel": platform.release()}
     sys.stdout.write(f"\n{machine}\n")

@@ -7,10 +7,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
+from tests.bench.profiles import profiled
 from tests.bench.reckoning import cpu_nanoseconds, pin, resident_bytes
 from tests.interop.clients import go_program, write_chain_file
 from tests.system.harness import ROOT, SUBSCRIBE_SECONDS, JsonProgram, RunningEngine, working_folder
@@ -27,6 +29,9 @@ ORDER_STEP_SECONDS: Final = 0.01
 SETTLE_SECONDS: Final = 0.2
 # Of peers at a time; nothing here is to be refused.
 LIMITS: Final = ("--limits.max-active-inbound", "20000")
+
+# Where the samples of our processes go; none is taken without it.
+profile_folder: ContextVar[Path | None] = ContextVar("profile_folder", default=None)
 
 
 class BenchError(Exception):
@@ -169,7 +174,11 @@ def ours(*topics: str, workers: int = 1) -> Iterator[Ours]:
             reader = stack.enter_context(Program([*command, *(topics or ["nothing"])]))
         reader.wait("ready")
         sleep(SUBSCRIBE_SECONDS)
-        yield Ours(engine, load, reader)
+        side = Ours(engine, load, reader)
+        folder = profile_folder.get()
+        if folder is not None:
+            stack.enter_context(profiled(side.processes, folder))
+        yield side
 
 
 @contextmanager

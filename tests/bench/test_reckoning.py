@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.bench.profiles import top
 from tests.bench.reckoning import Goal, Row, cpu_nanoseconds, read_rows, table, write_rows
 from tests.bench.table import show
 
@@ -49,3 +50,10 @@ def test_a_table_says_what_is_reached() -> None:
     shown = show(table([Row("a session", "µs", [1000.0, 900.0, 1100.0], [2000.0], Goal(0.95))], []))
     assert shown.splitlines()[1].split("  ")[0] == "a session"
     assert shown.split()[-10:] == ["µs", "1,000", "900-1,100", "2,000", "2,000-2,000", "0.50", "≤", "0.95", "x", "yes"]
+
+
+def test_a_profile_counts_a_function_once_in_each_stack() -> None:
+    run, seal = "run (workers/worker.py:1)", "seal (protocol/frames.py:2)"
+    shown = top(f"main;{run};{run};0x7f (libz.so) 3\nmain;{seal} 1\nmain;epoll_pwait (libc.so.6) 9\n").splitlines()
+    assert shown[1:3] == ["   75.0%  in (libz.so)", f"   25.0%  {seal}"]
+    assert shown[4:] == [f"   75.0%  {run}", f"   25.0%  {seal}"]
