@@ -481,6 +481,14 @@ def test_a_lost_connection_ends_the_session_once(scene: Scene, error: Exception 
     assert scene.connection.queued_bytes == 0
 
 
+def test_what_a_peer_did_wrong_is_told_though_it_has_gone_before_our_goodbye(scene: Scene) -> None:
+    scene.says(0x0F)
+    scene.connection.connection_lost(ConnectionResetError(104, "Connection reset by peer"))
+    assert (scene.closed.ended_by, scene.closed.reason) == (EndedBy.US, DisconnectReason.PROTOCOL_BREACH)
+    assert scene.closed.cause == "message code 0x0f, which may not come at active"
+    assert scene.host.gone == 1
+
+
 def test_an_end_after_the_connection_is_lost_is_harmless(scene: Scene) -> None:
     scene.connection.connection_lost(None)
     scene.ends()

@@ -17,7 +17,8 @@ import pytest
 import uvloop
 import zmq
 
-from protocol import control
+from protocol import control, eth
+from protocol.capabilities import SubProtocol
 from protocol.control import (
     Answer,
     AskPeer,
@@ -33,6 +34,7 @@ from protocol.control import (
     Judge,
     SendMessage,
     Sent,
+    SessionAuthenticated,
     SessionClosed,
     SessionConnected,
     SessionEstablished,
@@ -40,11 +42,12 @@ from protocol.control import (
     SessionMisconduct,
     SetHead,
 )
-from protocol.errors import DisconnectReason
+from protocol.errors import DisconnectReason, Severity
 from protocol.eth import Head
 from protocol.events import Conduct, EndedBy, Established, MessageReceived, Stage
+from protocol.p2p import Capability, Hello
 from protocol.session import Session
-from tests.pair import DIALER, PROTOCOLS, Recipe, encoded, key
+from tests.pair import CHAIN, DIALER, PROTOCOLS, Recipe, encoded, key
 from tests.workers.hosted import (
     GOODBYE_SECONDS,
     PATIENCE_SECONDS,
@@ -199,6 +202,87 @@ def test_many_handoffs_at_once_are_all_adopted(tmp_path: Path) -> None:
             while len(figures.sessions) < 80:
                 engine.command(AskSessions(engine.call(), everybody))
                 figures = await engine.until(control.Figures)
+
+    played(scenario())
+
+
+LIAR = Recipe(hello=Hello("tests/liar", tuple(protocol.capability for protocol in PROTOCOLS), 30303, key(77).id))
+OTHER_NETWORK = Recipe(chain=msgspec.structs.replace(CHAIN, network_id=CHAIN.network_id + 1))
+
+
+def test_a_peer_that_lies_about_its_id_is_known_by_the_one_it_proved_and_told_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.accepted(ONE, LIAR)
+            told = asyncio.ensure_future(peer.until_closed())
+            authenticated = await engine.until(SessionAuthenticated)
+            assert authenticated.peer == LIAR.key.id
+            engine.command(Judge(ONE))
+            closed = await engine.until(SessionClosed)
+            assert (closed.ended_by, closed.severity) == (EndedBy.US, Severity.FATAL)
+            assert closed.reason is DisconnectReason.UNEXPECTED_IDENTITY
+            assert (await told).reason is DisconnectReason.UNEXPECTED_IDENTITY
+            engine.command(DRAIN)
+            assert await engine.rest() == []
+
+    played(scenario())
+
+
+def test_a_peer_of_another_network_is_told_so_and_known_as_such(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.accepted(ONE, OTHER_NETWORK)
+            told = asyncio.ensure_future(peer.until_closed())
+            await engine.until(SessionAuthenticated)
+            engine.command(Judge(ONE))
+            # Whoever notices first says so: both see the other's Status.
+            closed = await engine.until(SessionClosed)
+            assert closed.reason is DisconnectReason.SUBPROTOCOL_ERROR
+            assert (await told).reason is DisconnectReason.SUBPROTOCOL_ERROR
+            engine.command(DRAIN)
+            assert await engine.rest() == []
+
+    played(scenario())
+
+
+def test_each_peer_has_the_highest_version_that_it_speaks_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            for version in eth.VERSIONS:
+                offered = tuple(eth.sub_protocol(lower) for lower in (66, 67, 68, 69) if lower < version)
+                recipe = Recipe(seed=version, protocols=(*offered, eth.sub_protocol(version)))
+                peer = await engine.accepted(SessionId(version), recipe)
+                established = asyncio.ensure_future(peer.until(Established))
+                await engine.until(SessionAuthenticated, version)
+                engine.command(Judge(SessionId(version)))
+                report = await engine.until(SessionEstablished, version)
+                assert report.shared == (f"eth/{version}",)
+                assert [str(item.capability) for item in (await established).shared] == [f"eth/{version}"]
+
+    played(scenario())
+
+
+def test_a_peer_without_a_shared_version_is_useless(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            old = SubProtocol(Capability("eth", 65), 17)
+            peer = await engine.accepted(ONE, Recipe(protocols=(old,)))
+            told = asyncio.ensure_future(peer.until_closed())
+            closed = await engine.until(SessionClosed)
+            assert (closed.reason, closed.stage) == (DisconnectReason.USELESS_PEER, Stage.HELLO)
+            assert (await told).reason is DisconnectReason.USELESS_PEER
+
+    played(scenario())
+
+
+def test_a_peer_that_left_may_come_again_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            for session in (ONE, TWO):
+                peer = await engine.established(session)
+                peer.leave(QUITTING)
+                closed = await engine.until(SessionClosed, session)
+                assert (closed.ended_by, closed.reason) == (EndedBy.PEER, QUITTING)
 
     played(scenario())
 
