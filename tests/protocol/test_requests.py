@@ -23,7 +23,8 @@ from protocol.requests import (
     RequestId,
     Requests,
 )
-from tests.pair import ETH, NOBODY, OFFER, PONG, PROTOCOLS, RawPeer, Recipe, encoded
+from protocol.session import Timeouts
+from tests.pair import ETH, NOBODY, OFFER, PONG, PROTOCOLS, RawPeer, Recipe, Rlp, encoded
 
 TABLE = message_table((Shared(Capability("eth", 69), 16, 18), Shared(Capability("snap", 1), 34, 8)))
 
@@ -279,6 +280,102 @@ def test_the_end_fails_what_waits_before_it_is_told() -> None:
     assert isinstance(failed, RequestFailed)
     assert (failed.name, failed.words) == ("session_ended", "test")
     assert isinstance(closed, Closed)
+
+
+# What is asked, and an answer that is none to it.
+MISTAKEN = [(("eth", 5), ("eth", 4)), (("eth", 3), ("snap", 1)), (("snap", 0), ("eth", 4)), (("snap", 0), ("snap", 3))]
+
+
+@pytest.mark.parametrize(("asked", "answered"), MISTAKEN)
+def test_an_answer_of_another_kind_takes_the_request_whatever_its_capability(
+    asked: tuple[str, int], answered: tuple[str, int]
+) -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    request = peer.session.request(*asked, GET, now=peer.clock.now)
+    failed, told = peer.says(kind(*answered).code, encoded([request, []]))
+    assert isinstance(failed, RequestFailed)
+    assert (failed.request, failed.name) == (request, "bad_response")
+    assert isinstance(told, Misconduct)
+    # The right one comes too late: the asker has been told.
+    name, message = asked
+    [again] = peer.says(kind(name, message + 1).code, encoded([request, []]))
+    assert isinstance(again, Misconduct)
+    assert peer.session.stage is Stage.ACTIVE
+
+
+def test_requests_of_all_capabilities_share_their_ids_and_may_be_answered_in_any_order() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    headers = peer.session.request("eth", 3, encoded([77, []]), now=peer.clock.now)
+    accounts = peer.session.request("snap", 0, encoded([77, []]), now=peer.clock.now)
+    bodies = peer.session.request("eth", 5, encoded([78, []]), now=peer.clock.now)
+    assert (headers, accounts, bodies) == (0, 1, 2)
+    for code, request, asker_id in (
+        (BODIES.code, bodies, 78),
+        (ACCOUNTS.code, accounts, 77),
+        (HEADERS.code, headers, 77),
+    ):
+        [event] = peer.says(code, encoded([request, []]))
+        assert isinstance(event, Answered)
+        assert (event.request, event.kind.code, event.payload) == (request, code, encoded([asker_id, []]))
+
+
+def test_a_late_answer_of_another_kind_is_nobodys_fault() -> None:
+    peer = asking()
+    peer.waits(INITIAL_TIMEOUT_SECONDS)
+    assert peer.says(BODIES.code, encoded([0, []])) == []
+
+
+@pytest.mark.parametrize("response", [HEADERS, ACCOUNTS])
+def test_a_second_answer_is_one_that_nobody_asked_for(response: MessageKind) -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    request = peer.session.request(response.capability.name, response.id - 1, GET, now=peer.clock.now)
+    assert [type(event) for event in peer.says(response.code, encoded([request, []]))] == [Answered]
+    assert [type(event) for event in peer.says(response.code, encoded([request, []]))] == [Misconduct]
+
+
+def test_each_request_that_was_sent_raw_may_have_its_answer() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY))
+    for _ in range(3):
+        peer.session.send("eth", 3, GET)
+    told = [event for _ in range(4) for event in peer.says(HEADERS.code, encoded([77, []]))]
+    assert [type(event) for event in told] == [Misconduct]
+
+
+def test_a_request_times_out_when_its_time_is_up_and_not_at_some_later_look() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(timeouts=Timeouts(ping_interval=1000)))
+    peer.session.request("eth", 3, GET, now=peer.clock.now)
+    assert peer.session.deadline == peer.clock.now + INITIAL_TIMEOUT_SECONDS
+    assert peer.waits(INITIAL_TIMEOUT_SECONDS - 0.001) == []
+    assert [type(event) for event in peer.waits(0.001)] == [RequestFailed]
+
+
+@pytest.mark.parametrize("version", [66, 67, 68, 69, 70, 71, 72])
+def test_receipts_in_the_form_of_the_negotiated_version_are_the_right_answer(version: int) -> None:
+    """reth keeps the asker's form beside the one on the wire, and may punish the correct answer for the difference."""
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(interest=NOBODY), offer=(Capability("eth", version),))
+    receipts: list[Rlp] = [0, b"", []] if version >= 70 else [0, []]
+    peer.session.request("eth", 0x0F, encoded([7, []]), now=peer.clock.now)
+    assert [type(event) for event in peer.says(ETH + 0x10, encoded(receipts))] == [Answered]
+
+
+@pytest.mark.parametrize(
+    ("message", "versions"), [(0x0D, (66, 67)), (0x12, (71, 70)), (0x14, (72, 71))], ids=["node data", "lists", "cells"]
+)
+def test_what_only_some_versions_have_can_be_asked_in_those_alone(message: int, versions: tuple[int, int]) -> None:
+    having, lacking = (RawPeer.at(Stage.ACTIVE, offer=(Capability("eth", version),)) for version in versions)
+    having.hears()
+    assert having.session.request("eth", message, GET, now=having.clock.now) == 0
+    assert [code for code, _ in having.hears()] == [ETH + message]
+    with pytest.raises(NotSharedError):
+        lacking.session.request("eth", message, GET, now=lacking.clock.now)
+    # Nothing was booked for it.
+    assert lacking.session.request("eth", 3, GET, now=lacking.clock.now) == 0
+
+
+def test_without_snap_nothing_of_it_can_be_asked() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, offer=(Capability("eth", 69),))
+    with pytest.raises(NotSharedError):
+        peer.session.request("snap", 0, GET, now=peer.clock.now)
 
 
 def test_what_cannot_be_asked_is_refused() -> None:

@@ -40,6 +40,7 @@ from tests.pair import (
     Wire,
     encoded,
     handshake_packet,
+    held_bytes,
     inflated,
     key,
     says_to_inflate_to,
@@ -1405,6 +1406,16 @@ def test_what_comes_early_is_bounded() -> None:
         assert peer.gives(peer.cipher.seal(message)) == []
     peer.gives(peer.cipher.seal(bytes([ETH + 18])))
     check_end(peer, BREACH, "over 65536 bytes of other capabilities before the eth Status", Stage.STATUS)
+
+
+def test_what_came_early_is_let_go_of_once_it_was_told() -> None:
+    peer = RawPeer.at(Stage.STATUS, beside(), offer=WITH_WIT)
+    for _ in range(30):
+        peer.says(ETH + 18, seeded(1)(1900))
+    peer.says_status()
+    assert held_bytes(peer.session) > 30 * 1900
+    assert len(peer.is_admitted()) == 31
+    assert held_bytes(peer.session) < 30 * 1900
 
 
 def test_what_comes_early_may_be_a_breach() -> None:

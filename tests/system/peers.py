@@ -29,8 +29,15 @@ class _All(dict[str, bool]):
 class Peer:
     """An initiator on our own core. It is a load and a fault generator, no proof of correctness: real clients are that."""
 
-    def __init__(self, address: tuple[str, int], node_id: bytes, chain: Chain, source: str = "127.0.0.1") -> None:
-        key = PrivateKey.generate(os.urandom)
+    def __init__(
+        self,
+        address: tuple[str, int],
+        node_id: bytes,
+        chain: Chain,
+        source: str = "127.0.0.1",
+        key: PrivateKey | None = None,
+    ) -> None:
+        key = key or PrivateKey.generate(os.urandom)
         protocols = tuple(eth.sub_protocol(version) for version in eth.VERSIONS)
         hello = p2p.Hello("test-peer", tuple(item.capability for item in protocols), 0, key.id)
         node = LocalNode(key, hello.encode(), protocols, _All(), os.urandom, eth.LocalRange())

@@ -92,7 +92,8 @@ def test_the_ready_line_comes_when_peers_can_connect() -> None:
 
 
 def test_run_directory_and_key_are_the_owners_alone() -> None:
-    with RunningEngine(workers=1) as engine:
+    with RunningEngine("--log.level", "debug", workers=1) as engine, Peer(engine.address, engine.node_id, CHAIN) as peer:
+        peer.establish()
         assert stat.S_IMODE(engine.run_dir.stat().st_mode) == 0o700
         assert stat.S_IMODE((engine.run_dir / "node.key").stat().st_mode) == 0o600
         key = (engine.run_dir / "node.key").read_text().strip()
@@ -100,6 +101,8 @@ def test_run_directory_and_key_are_the_owners_alone() -> None:
             folder = Path("/proc") / str(process)
             assert key.encode() not in (folder / "cmdline").read_bytes()
             assert key.encode() not in (folder / "environ").read_bytes()
+        assert engine.stop() == 0
+        assert key not in engine.stderr
 
 
 def test_a_second_engine_on_a_run_directory_says_who_holds_it() -> None:

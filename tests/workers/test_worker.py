@@ -9,6 +9,7 @@ import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, cast
 
 import msgspec
@@ -158,6 +159,22 @@ def test_a_polite_refusal_is_told_before_hello(tmp_path: Path) -> None:
             assert (ended.ended_by, ended.reason) == (EndedBy.PEER, DisconnectReason.TOO_MANY_PEERS)
             closed = await engine.until(SessionClosed)
             assert (closed.session, closed.reason) == (ONE, DisconnectReason.TOO_MANY_PEERS)
+
+    played(scenario())
+
+
+def test_each_peer_has_the_highest_version_that_it_shares(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            for number, names in enumerate((("eth/66",), ("eth/67", "eth/69"), ("eth/70", "snap/1")), start=1):
+                offer = tuple(item for item in PROTOCOLS if str(item.capability) in names)
+                peer = await engine.accepted(SessionId(number), Recipe(seed=number, protocols=offer))
+                established = asyncio.ensure_future(peer.until(Established))
+                await engine.until(control.SessionAuthenticated)
+                engine.command(Judge(SessionId(number)))
+                report = await engine.until(SessionEstablished)
+                assert (report.capabilities, report.shared) == (names, names[-1:] if number == 2 else names)
+                await established
 
     played(scenario())
 
@@ -332,6 +349,57 @@ def test_a_dial_connects_authenticates_and_establishes(tmp_path: Path) -> None:
                 assert (await peer.until_closed()).reason is DisconnectReason.USELESS_PEER
 
     played(scenario())
+
+
+def test_a_dial_sends_without_delay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[socket.socket] = []
+
+    class Remembered(socket.socket):
+        def __init__(self, *arguments: int, **more: int) -> None:
+            super().__init__(*arguments, **more)
+            made.append(self)
+
+    monkeypatch.setattr("workers.worker.socket.socket", Remembered)
+
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            with listening() as server:
+                made.clear()
+                engine.command(Dial(ONE, DIALER.key.id, *server.getsockname()))
+                await engine.until(SessionConnected)
+                assert [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in made] == [1]
+
+    played(scenario())
+
+
+class SlowConnects(asyncio.SelectorEventLoop):
+    """A loop on which a TCP connect takes nearly all of a dial's time, by the clock that sessions are given."""
+
+    waited_seconds = 0.0
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        await super().sock_connect(sock, address)
+        type(self).waited_seconds = 19.8
+
+    def now(self) -> float:
+        """The clock of the sessions."""
+        return monotonic() + self.waited_seconds
+
+
+def test_what_the_connect_took_is_off_the_time_of_a_dial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        loop = cast("SlowConnects", asyncio.get_running_loop())
+        monkeypatch.setattr("workers.worker.monotonic", loop.now)
+        monkeypatch.setattr("workers.connection.monotonic", loop.now)
+        # Of 20 seconds 0.2 are left; the handshake alone would have more than anybody waits here.
+        async with hosted(tmp_path, handshake_seconds=60, pending_outbound_seconds=20) as engine:
+            with listening() as server:
+                engine.command(Dial(ONE, DIALER.key.id, *server.getsockname()))
+                closed = await engine.until(SessionClosed)
+                assert (closed.stage, closed.cause) == (Stage.ACK, "the peer took too long at ack")
+
+    with asyncio.Runner(loop_factory=SlowConnects) as runner:
+        runner.run(scenario())
 
 
 def test_a_dial_that_nobody_answers_ends_at_connect(tmp_path: Path) -> None:
@@ -564,6 +632,48 @@ def test_a_request_whose_session_ends_is_answered_with_an_error_once(tmp_path: P
     played(scenario())
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_peer_that_answers_nothing_is_told_of_and_ended_where_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ends: bool
+) -> None:
+    monkeypatch.setattr("protocol.requests.INITIAL_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("protocol.requests.BREACH_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        async with hosted(tmp_path, ends_on_breach=ends) as engine:
+            peer = await engine.established(ONE)
+            call = engine.call()
+            reply = await engine.asked(AskPeer(call, ONE, "eth", GET_BLOCK_HEADERS, encoded([77, [1, 2, 0, 0]])))
+            assert (reply.call, reply.error) == (call, "timed_out")
+            told = await engine.until(SessionMisconduct)
+            assert (told.session, told.conduct, told.count) == (ONE, Conduct.BREACH, 1)
+            if ends:
+                closed = await engine.until(SessionClosed)
+                assert (closed.ended_by, closed.reason) == (EndedBy.US, DisconnectReason.PROTOCOL_BREACH)
+                assert (await peer.until_closed()).reason is DisconnectReason.PROTOCOL_BREACH
+            else:
+                assert (await engine.asked(SendMessage(engine.call(), ONE, "eth", TRANSACTIONS, b"\xc0"))).error is None
+
+    played(scenario())
+
+
+def test_an_answer_behind_the_message_that_ended_its_session_still_reaches_its_asker(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.established(ONE)
+            call = engine.call()
+            engine.command(AskPeer(call, ONE, "eth", GET_BLOCK_HEADERS, encoded([77, [1, 2, 0, 0]])))
+            await peer.until(MessageReceived)
+            # All in one segment: four mistakes, which are one too many, and then what was asked for.
+            for request_id in (90, 91, 92, 93):
+                peer.session.send("eth", BLOCK_HEADERS, encoded([request_id, []]))
+            peer.send("eth", BLOCK_HEADERS, encoded([0, []]))
+            assert (await engine.until(Answer)).call == call
+            assert (await engine.until(SessionClosed)).reason is DisconnectReason.PROTOCOL_BREACH
+
+    played(scenario())
+
+
 def test_answers_that_nobody_asked_for_are_told_and_then_a_breach(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosted(tmp_path) as engine:
@@ -622,6 +732,34 @@ def test_a_new_head_is_announced_in_new_handshakes(tmp_path: Path) -> None:
             status = peer.session.status
             assert status is not None
             assert (status.earliest, status.latest, status.head) == (9, 2000, b"\x22" * 32)
+
+    played(scenario())
+
+
+def test_a_new_head_is_announced_to_the_sessions_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.eth.RANGE_INTERVAL_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.established(ONE)
+            engine.command(SetHead(engine.call(), Head(2000, b"\x22" * 32, earliest=9)))
+            update = await peer.until(MessageReceived)
+            assert (update.kind.topic, update.payload) == ("eth.BlockRangeUpdate", encoded([9, 2000, b"\x22" * 32]))
+
+    played(scenario())
+
+
+def test_a_quiet_peer_is_pinged_after_the_interval(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path, ping_interval_seconds=0.1, ping_seconds=60) as engine:
+            peer = await engine.established(ONE)
+            ended = asyncio.ensure_future(peer.until_closed())
+            rtt = None
+            while rtt is None:
+                engine.command(AskSessions(engine.call(), (ONE,)))
+                rtt = (await engine.until(control.Figures)).sessions[ONE][1].rtt_ms
+            engine.command(DisconnectSession(ONE, QUITTING, "by command"))
+            await ended
 
     played(scenario())
 
@@ -742,6 +880,20 @@ def test_a_drained_worker_says_goodbye_to_every_peer_reports_each_once_and_ends(
                 closed = closed_once(reports, session)
                 assert (closed.ended_by, closed.reason, closed.cause) == (EndedBy.ENGINE, QUITTING, DRAIN.cause)
             assert len(reports) == 2
+
+    played(scenario())
+
+
+def test_a_drained_worker_says_goodbye_to_a_peer_without_a_verdict_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.accepted(ONE)
+            ended = asyncio.ensure_future(peer.until_closed())
+            await engine.until(control.SessionAuthenticated)
+            engine.command(DRAIN)
+            assert (await ended).reason is QUITTING
+            closed = closed_once(await engine.rest(), ONE)
+            assert (closed.ended_by, closed.reason) == (EndedBy.ENGINE, QUITTING)
 
     played(scenario())
 
