@@ -152,6 +152,48 @@ def test_where_too_many_are_told_so_already_a_peer_is_just_closed(play: Play) ->
     play(scenario, limits=LimitSettings(max_active_inbound=1, max_polite_refusals=0))
 
 
+def test_whoever_is_refused_takes_no_place_of_its_address(play: Play) -> None:
+    async def scenario(scene: Scene) -> None:
+        for _ in range(3):
+            scene.connect()
+            assert (await scene.worker.takes()).refusal is DisconnectReason.TOO_MANY_PEERS
+            assert (await scene.event("session.refused"))["cause"] == "0 inbound sessions are active"
+
+    throttle = ThrottleSettings(per_ip_live=1, per_ip_interval_s=0, exempt_cidrs=())
+    play(scenario, limits=LimitSettings(max_active_inbound=0), throttle=throttle)
+
+
+@pytest.mark.parametrize("is_worker_lost", [True, False])
+def test_a_refused_peer_that_is_lost_on_its_way_frees_its_place(play: Play, *, is_worker_lost: bool) -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.connect()
+        handoff = await scene.worker.takes()
+        if is_worker_lost:
+            scene.worker.die(-9)
+        else:
+            # What it says next is an event; the end of a goodbye is none.
+            scene.worker.report(HandoffLost(handoff.session, "no descriptors"), control.Ready(scene.worker.pid))
+        await scene.event("worker.started")
+        scene.connect()
+        assert (await scene.worker.takes()).refusal is DisconnectReason.TOO_MANY_PEERS
+
+    play(scenario, limits=LimitSettings(max_active_inbound=0, max_polite_refusals=1))
+
+
+def test_nothing_becomes_active_without_a_verdict_whatever_its_worker_says(play: Play) -> None:
+    async def scenario(scene: Scene) -> None:
+        unproved, refused = await scene.accepted(), await scene.accepted()
+        scene.worker.report(established(unproved), SessionAuthenticated(refused, KEY.id))
+        assert (await scene.worker.is_told(Judge)).refusal is DisconnectReason.CONNECTED_TO_SELF
+        scene.worker.report(established(refused))
+        scene.worker.report(closed(refused, Stage.HELLO))
+        assert (await scene.event("session.closed"))["session"] == refused
+        assert await scene.counted() == {"pending inbound": 1}
+        assert "session.established" not in {item.topic for item in scene.events}
+
+    play(scenario)
+
+
 def test_the_active_limit_is_exact_among_many_that_are_pending(play: Play) -> None:
     async def scenario(scene: Scene) -> None:
         sessions = [await scene.accepted() for _ in range(5)]
