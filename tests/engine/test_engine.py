@@ -54,6 +54,7 @@ from tests.engine.scene import (
     Scene,
     closed,
     dialled,
+    established,
     is_closed,
     refusal,
     sent,
