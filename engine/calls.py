@@ -38,7 +38,7 @@ class Calls:
                 answer = await future
         except TimeoutError as error:
             worker.command(control.Forget(call))
-            raise CommandError("timed_out", f"worker {worker.index} gave no answer within {seconds:g} s") from error
+            raise CommandError("timed_out", f"no answer within {seconds:g} s, by way of worker {worker.index}") from error
         except asyncio.CancelledError:
             worker.command(control.Forget(call))
             raise

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from engine.dialer import parse_enode
-from engine.protocols import parse_sub_protocol
+from engine.protocols import Protocols, parse_sub_protocol
 from engine.settings import SettingField, Settings, as_toml, setting_fields
 from protocol.crypto import PrivateKey
 from protocol.errors import UsageError
@@ -168,6 +168,12 @@ def _check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
                 origin = origins[key]
                 named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: {key}"
                 raise ConfigError(f"{named}: {error}") from error
+    try:
+        Protocols(settings.protocols)
+    except ValueError as error:
+        origin = origins["protocols.extra"]
+        named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: protocols.extra"
+        raise ConfigError(f"{named}: {error}") from error
     if settings.responders.answer_s >= settings.timeouts.ping_s:
         # While a peer waits for answers its pongs are not read.
         raise ConfigError(f"responders.answer_s: {settings.responders.answer_s:g} must be below timeouts.ping_s")

@@ -15,16 +15,19 @@ from engine.admission import Address
 from engine.dialer import Enode
 from protocol.errors import Severity
 
-# How long a peer is left alone after an end, by how bad that was: reth's backoff. After the low ones geth waits 35 s.
-REDIAL_SECONDS: Final = {
-    Severity.LOW: 30.0,
+# After an end a peer is left alone for so long, reth's low backoff; geth waits 35 s.
+REDIAL_SECONDS: Final = 30.0
+# Each bad end in a row doubles that: who restarts is soon back, who is gone or of no use is asked ever more seldom, up to
+# what reth's backoff is for an end so bad.
+MOST_REDIAL_SECONDS: Final = {
+    Severity.LOW: REDIAL_SECONDS,
     Severity.MEDIUM: 3 * 60.0,
     Severity.HIGH: 15 * 60.0,
     # Another network, nothing in common, or we are no good to it: a ban, in reth.
     Severity.FATAL: 12 * 3600.0,
 }
-# Ends worse than low, one after the other, lengthen the wait up to this.
-MAX_BACKOFF_SECONDS: Final = 3600.0
+# Beyond these the wait is the longest in any case.
+_MOST_DOUBLINGS: Final = 16
 # How much longer than that a wait may be, by chance.
 SPREAD: Final = 0.2
 # A dial ends by itself sooner; a session that lasts is dialled again by its end.
@@ -34,12 +37,12 @@ DIALLED_SECONDS: Final = 30.0
 class StaticPeer(msgspec.Struct):
     """A peer to keep connected: its address, when it may be dialled next, and why not before.
 
-    `severe_ends` counts those worse than low since it was last established.
+    `bad_ends` counts those worse than low since it was last established.
     """
 
     enode: Enode
     next_try_at: float = 0.0
-    severe_ends: int = 0
+    bad_ends: int = 0
     last_end: str | None = None
 
 
@@ -93,7 +96,7 @@ class PeerBook:
         """A session of this peer is active: what was before is forgiven."""
         static = self._static.get(peer)
         if static is not None:
-            static.severe_ends, static.last_end = 0, None
+            static.bad_ends, static.last_end = 0, None
 
     def ended(self, peer: bytes, severity: Severity, cause: str, *, now: float) -> float | None:
         """A session of this peer, or an attempt, has ended: in how many seconds it is tried again.
@@ -105,10 +108,9 @@ class PeerBook:
             return None
         if peer in self._trusted:
             severity = Severity.LOW
-        wait = REDIAL_SECONDS[severity]
-        if severity in (Severity.MEDIUM, Severity.HIGH):
-            wait = min(wait * (1 + static.severe_ends), MAX_BACKOFF_SECONDS)
-            static.severe_ends += 1
+        wait = min(REDIAL_SECONDS * 2.0**static.bad_ends, MOST_REDIAL_SECONDS[severity])
+        if severity is not Severity.LOW:
+            static.bad_ends = min(static.bad_ends + 1, _MOST_DOUBLINGS)
         # Two nodes that name each other must not meet at the same moment again and again: each refuses the other's dial.
         wait *= 1 + SPREAD * self._draw()
         static.next_try_at, static.last_end = now + wait, cause

@@ -11,6 +11,8 @@ from protocol.p2p import FIRST_CAPABILITY_CODE, MAX_PAYLOAD_BYTES, Capability
 
 # What the codes of all sub-protocols together may take: those of eth and snap are never left out for a user's.
 _MAX_CODES: Final = LAST_CODE + 1 - FIRST_CAPABILITY_CODE
+# A Hello has 2048 bytes, and a capability up to 14 of them.
+_MAX_OFFERED: Final = 100
 # Topics of events that are no messages of peers.
 _TOPICS: Final = frozenset({"tap", "session", "peer", "dial", "worker", "engine"})
 
@@ -29,13 +31,14 @@ def parse_sub_protocol(text: str) -> SubProtocol:
 
 
 class Protocols:
-    """See the module. Sessions that exist keep what they have negotiated."""
+    """See the module. Sessions that exist keep what they have negotiated. Raises `ValueError` where they are too many."""
 
     def __init__(self, settings: ProtocolSettings) -> None:
         self._own = [eth.sub_protocol(version) for version in sorted(set(settings.eth))]
         self._own += [snap.sub_protocol(version) for version in sorted(set(settings.snap))]
         self._extra = {item.capability: item for item in map(parse_sub_protocol, settings.extra)}
         self._required = set(settings.required)
+        _check(self.offered)
         # Since the start.
         self.has_changed = False
 
@@ -55,14 +58,9 @@ class Protocols:
         return tuple(sorted(self._required))
 
     def add(self, sub_protocol: SubProtocol, *, is_required: bool) -> None:
-        """Offer one more, or change one. Raises `ValueError` where there are not enough message codes for it."""
+        """Offer one more, or change one. Raises `ValueError` where all of them would be too many."""
         extra = {**self._extra, sub_protocol.capability: sub_protocol}
-        codes: dict[str, int] = {}
-        for item in (*self._own, *extra.values()):
-            # Peers share one version of a name.
-            codes[item.capability.name] = max(codes.get(item.capability.name, 0), item.messages)
-        if sum(codes.values()) > _MAX_CODES:
-            raise ValueError(f"all sub-protocols together take {sum(codes.values())} message codes, there are {_MAX_CODES}")
+        _check((*self._own, *extra.values()))
         name = sub_protocol.capability.name
         if is_required:
             self._required.add(name)
@@ -78,3 +76,15 @@ class Protocols:
         if all(known.name != capability.name for known in self._extra):
             self._required.discard(capability.name)
         return True
+
+
+def _check(offered: tuple[SubProtocol, ...]) -> None:
+    """That a peer could share all of them. Raises `ValueError`."""
+    if len(offered) > _MAX_OFFERED:
+        raise ValueError(f"{len(offered)} capabilities, where a Hello has room for {_MAX_OFFERED}")
+    codes: dict[str, int] = {}
+    for item in offered:
+        # Peers share one version of a name.
+        codes[item.capability.name] = max(codes.get(item.capability.name, 0), item.messages)
+    if sum(codes.values()) > _MAX_CODES:
+        raise ValueError(f"all sub-protocols together take {sum(codes.values())} message codes, there are {_MAX_CODES}")

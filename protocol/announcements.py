@@ -56,11 +56,14 @@ def _columns(version: int, payload: bytes) -> tuple[list[bytes], bytes | None, i
         columns, mask = [hashes], None
     else:
         has_mask = version >= eth.CELLS_VERSION
+        _, _, list_end = rlp.bounds(payload, 0, len(payload))
         spans = rlp.spans(payload, 4 if has_mask else 3)
         columns = [payload[start:end] for _, start, end in spans[:3]]
         mask = payload[spans[3][1] : spans[3][2]] if has_mask else None
-        is_list = not spans[0][0] and spans[1][0] and spans[2][0]
         hashes = columns[2]
+        # Types and mask are strings, sizes and hashes lists; every hash has its type, and nothing follows.
+        is_list = [span[0] for span in spans] == [False, True, True, False][: len(spans)]
+        is_list = is_list and len(columns[0]) * _HASH_ITEM_BYTES == len(hashes) and spans[-1][2] == list_end
     if not is_list or len(hashes) % _HASH_ITEM_BYTES:
         raise RlpError("not an announcement")
     return columns, mask, len(hashes) // _HASH_ITEM_BYTES

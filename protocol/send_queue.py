@@ -17,6 +17,8 @@ from protocol.p2p import deflate
 
 # What may wait for one peer unless the settings say otherwise.
 QUEUE_BYTES: Final = 1024 * 1024
+# Of a message that waits, beside its bytes.
+OVERHEAD_BYTES: Final = 100
 # Announcements that are looked at together: each of the smallest ones that clients send has some ten hashes.
 _MERGED_AT_ONCE: Final = 256
 
@@ -28,10 +30,6 @@ class Rank(IntEnum):
     RESPONSE = 1
     REQUEST = 2
     BROADCAST = 3
-
-
-# Control messages are few by their own rules, responses by the requests that we read; the others are somebody's wish.
-_BOUNDED: Final = frozenset({Rank.REQUEST, Rank.BROADCAST})
 
 
 class Announced(msgspec.Struct, frozen=True):
@@ -48,6 +46,11 @@ class Outgoing(msgspec.Struct, frozen=True):
     body: bytes
     announced: Announced | None = None
 
+    @property
+    def cost_bytes(self) -> int:
+        """About the memory that it takes while it waits."""
+        return OVERHEAD_BYTES + len(self.body) + (len(self.announced.payload) if self.announced is not None else 0)
+
 
 class SendQueue:
     """See the module. `bytes` is what waits."""
@@ -63,20 +66,19 @@ class SendQueue:
     def __bool__(self) -> bool:
         return bool(self._ranks)
 
-    def check(self, rank: Rank, size: int) -> None:
-        """Whether so many bytes more may wait. Raises `QueueFullError`. On an empty queue one message of any size may."""
-        if self.bytes and rank in _BOUNDED and self.bytes + size > self._limit_bytes:
-            raise QueueFullError(f"{self.bytes} bytes wait for this peer already")
-
     def put(self, rank: Rank, message: Outgoing) -> None:
-        """Let a message wait. Raises `QueueFullError`."""
-        size = len(message.body)
-        self.check(rank, size)
+        """Let a message wait. Raises `QueueFullError`; on an empty queue one of any size may wait."""
+        if self.bytes and self.bytes + message.cost_bytes > self._limit_bytes:
+            raise QueueFullError(f"{self.bytes} bytes wait for this peer already")
+        self.owe(rank, message)
+
+    def owe(self, rank: Rank, message: Outgoing) -> None:
+        """Let a message wait that is due whatever else waits: few are, by rules of their own."""
         waiting = self._ranks.get(rank)
         if waiting is None:
             waiting = self._ranks[rank] = deque()
         waiting.append(message)
-        self.bytes += size
+        self.bytes += message.cost_bytes
 
     def waiting(self, rank: Rank) -> int:
         """How many messages of a rank wait."""
@@ -87,7 +89,7 @@ class SendQueue:
         rank = min(self._ranks)
         waiting = self._ranks[rank]
         message = waiting.popleft()
-        self.bytes -= len(message.body)
+        self.bytes -= message.cost_bytes
         if waiting and message.announced is not None:
             message = self._merged(message.announced, message, waiting)
         if not waiting:
@@ -98,7 +100,7 @@ class SendQueue:
         """The session ends: only control messages are still worth sending."""
         control = self._ranks.get(Rank.CONTROL)
         self._ranks = {} if control is None else {Rank.CONTROL: control}
-        self.bytes = 0 if control is None else sum(len(message.body) for message in control)
+        self.bytes = 0 if control is None else sum(message.cost_bytes for message in control)
 
     def _merged(self, announced: Announced, message: Outgoing, waiting: deque[Outgoing]) -> Outgoing:
         payloads = [announced.payload]
@@ -110,5 +112,5 @@ class SendQueue:
         if taken == 1:
             return message
         for _ in range(taken - 1):
-            self.bytes -= len(waiting.popleft().body)
+            self.bytes -= waiting.popleft().cost_bytes
         return Outgoing(message.code, deflate(payload))

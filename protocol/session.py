@@ -293,6 +293,9 @@ class Session:
             self._close(EndedBy.ENGINE, self._say_goodbye(DisconnectReason.TOO_MANY_PEERS), "no verdict came in time")
         elif self.stage is not Stage.ACTIVE:
             self._fail(TimeoutPeerError(f"the peer took too long at {self.stage}"))
+        elif self._ping_sent_at is not None and self._queue.waiting(Rank.CONTROL):
+            # Our ping may be waiting still: not the pong is late. Whoever reads nothing at all is the driver's to judge.
+            self._due = now + self._timeouts.ping
         elif self._ping_sent_at is not None:
             cause = f"no pong within {self._timeouts.ping:g} s"
             self._close(EndedBy.US, self._say_goodbye(DisconnectReason.PING_TIMEOUT), cause)
@@ -330,7 +333,8 @@ class Session:
     def send_deflated(self, capability: str, message_id: int, payload: bytes, body: bytes | None) -> MessageKind:
         """As `send`; `body` is the payload deflated before, once for many sessions."""
         kind = self._sendable(capability, message_id)
-        self._put(_RANKS[kind.role], kind, payload, body)
+        rank = _RANKS[kind.role]
+        self._queue.put(rank, self._outgoing(rank, kind, payload, body))
         self._raw_requests += kind.answer is not None
         return kind
 
@@ -352,7 +356,8 @@ class Session:
             raise UsageError(f"payload: {error}") from error
         request_id = self._requests.begin(kind, asker_id, now=now)
         try:
-            self._put(Rank.REQUEST, kind, rlp.with_first(payload, request_id))
+            sent = self._outgoing(Rank.REQUEST, kind, rlp.with_first(payload, request_id))
+            self._queue.put(Rank.REQUEST, sent)
         except UsageError:
             self._requests.forget(request_id)
             raise
@@ -368,7 +373,7 @@ class Session:
         if self.stage is not Stage.ACTIVE or request.kind.answer is None:
             return None
         kind = self._sendable(request.kind.capability.name, request.kind.answer)
-        self._put(Rank.RESPONSE, kind, payload)
+        self._queue.owe(Rank.RESPONSE, self._outgoing(Rank.RESPONSE, kind, payload))
         return kind
 
     def outgoing(self, room_bytes: int = sys.maxsize) -> bytes:
@@ -527,7 +532,7 @@ class Session:
         """Ours goes out with the verdict: a peer that is refused never takes the session for established."""
         kind = table.find(eth.NAME, eth.STATUS_ID)
         status = eth.local_status(kind.capability.version, self._chain, self._wall_seconds)
-        self._put(Rank.CONTROL, kind, status.encode())
+        self._queue.owe(Rank.CONTROL, self._outgoing(Rank.CONTROL, kind, status.encode()))
 
     def _keep_early(self, content: bytes) -> None:
         """Other capabilities begin when they like (`rlpx.md`): what they send before the eth Status waits for it."""
@@ -642,15 +647,15 @@ class Session:
         if head is not None and head.number >= self._range_sent + eth.RANGE_STEP_BLOCKS:
             self._range_sent = head.number
             kind = self._sendable(eth.NAME, eth.BLOCK_RANGE_UPDATE_ID)
-            self._put(Rank.CONTROL, kind, eth.encode_block_range(head))
+            self._queue.owe(Rank.CONTROL, self._outgoing(Rank.CONTROL, kind, eth.encode_block_range(head)))
 
     def _sendable(self, capability: str, message_id: int) -> MessageKind:
         if self.stage is not Stage.ACTIVE or self._table is None:
             raise NotSharedError(f"the session is not active but at {self.stage}")
         return self._table.find(capability, message_id)
 
-    def _put(self, rank: Rank, kind: MessageKind, payload: bytes, body: bytes | None = None) -> None:
-        """Let a capability's message wait for its turn. Raises `QueueFullError`, `UsageError`."""
+    def _outgoing(self, rank: Rank, kind: MessageKind, payload: bytes, body: bytes | None = None) -> Outgoing:
+        """A capability's message as it waits. Raises `UsageError` where it is too long for a frame."""
         if body is None:
             body = p2p.deflate(payload)
         if len(body) >= MAX_FRAME_BYTES:
@@ -658,12 +663,12 @@ class Session:
         announced = None
         if rank is Rank.BROADCAST and kind.id == eth.NEW_POOLED_TRANSACTION_HASHES_ID and kind.capability.name == eth.NAME:
             announced = Announced(kind.capability.version, payload)
-        self._queue.put(rank, Outgoing(kind.code, body, announced))
+        return Outgoing(kind.code, body, announced)
 
     def _send_base(self, code: int, payload: bytes) -> None:
         """A base protocol message. Snappy is on for all that follows our Hello (`rlpx.md`, "Snappy")."""
         body = p2p.deflate(payload) if self._hello_sent else payload
-        self._queue.put(Rank.CONTROL, Outgoing(code, body))
+        self._queue.owe(Rank.CONTROL, Outgoing(code, body))
 
     def _write(self, data: bytes) -> None:
         self._out.append(data)

@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         "bucket",
         "deadline",
         "id",
+        "is_served_soon",
         "local",
         "misconduct",
         "parked",
@@ -84,6 +85,8 @@ class Connection(asyncio.Protocol):
         # And those that came with them and wait for their turn.
         self.parked: list[MessageReceived] = []
         self._parked_bytes = 0
+        # They have their turn with the next one of the loop.
+        self.is_served_soon = False
         # How often the peer sent what nobody asked for, and the like.
         self.misconduct = 0
         self._host = host
@@ -101,7 +104,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start: an initiator's auth goes out."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
+        # Below what is written ahead: a buffer that has no room is one that says so, and later that it has.
+        self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES - 1)
         self.local = _address(transport.get_extra_info("sockname"))
         self.drive([])
 
@@ -184,7 +188,8 @@ class Connection(asyncio.Protocol):
             # The transport writes at the end of this turn: then it either has room or says that it has none.
             self._is_writing_on = True
             self._host.call_soon(self._write_on)
-        if self.parked:
+        if self.parked and not self.is_served_soon:
+            self.is_served_soon = True
             self._host.on_room(self)
 
     def _write_on(self) -> None:

@@ -43,7 +43,7 @@ from protocol.requests import RequestId
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 from workers.connection import Connection
 from workers.outbox import Outbox
-from workers.responder import Responders
+from workers.responder import OFFERED_MAX_BYTES, Responders
 from workers.wheel import BUCKET_SECONDS, Wheel
 
 # Sockets adopted in one turn of the loop, so that a burst of accepts does not starve the sessions.
@@ -295,6 +295,9 @@ class Worker:
             self._outbox.add(kind.topic, event, message.payload)
         if kind.answer is None:
             return []
+        if len(message.payload) > OFFERED_MAX_BYTES:
+            # No responder gets it, and it is too large to wait for anything.
+            return self._answer_with_nothing(connection, message)
         if not self._has_room(connection):
             connection.park(message)
             return []
@@ -386,6 +389,7 @@ class Worker:
         self._loop.call_soon(self._serve_parked, connection)
 
     def _serve_parked(self, connection: Connection) -> None:
+        connection.is_served_soon = False
         events: list[Event] = []
         while connection.parked and not connection.session.is_closed and self._has_room(connection):
             events += self._serve(connection, connection.unpark())

@@ -235,7 +235,7 @@ def test_a_request_that_is_given_up_is_forgotten_by_the_worker(play: Play) -> No
             session=session, capability="eth", message="GetBlockHeaders", payload="0xc0", timeout_s=0.05
         )
         name, words = await refusal(scene.engine.operations.request(parameters))
-        assert (name, words) == ("timed_out", "worker 0 gave no answer within 0.05 s")
+        assert (name, words) == ("timed_out", "no answer within 0.05 s, by way of worker 0")
         asked = await scene.worker.is_told(AskPeer)
         assert await scene.worker.is_told(Forget) == Forget(asked.call)
 
@@ -287,7 +287,7 @@ def test_a_worker_that_does_not_answer_is_an_answer(play: Play, monkeypatch: pyt
         session = await scene.active()
         assert await refusal(scene.engine.operations.send(sent(session))) == (
             "timed_out",
-            "worker 0 gave no answer within 0.05 s",
+            "no answer within 0.05 s, by way of worker 0",
         )
         # What comes too late is nobody's.
         told = await scene.worker.is_told(SendMessage)

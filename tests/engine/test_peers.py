@@ -30,25 +30,24 @@ def test_a_static_peer_is_due_at_once_and_again_after_the_redial_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("severity", "seconds"),
-    [(Severity.LOW, 30), (Severity.MEDIUM, 180), (Severity.HIGH, 900), (Severity.FATAL, 43_200)],
+    ("severity", "most"), [(Severity.LOW, 30), (Severity.MEDIUM, 180), (Severity.HIGH, 900), (Severity.FATAL, 43_200)]
 )
-def test_how_long_a_peer_is_left_alone_goes_by_its_end(severity: Severity, seconds: float) -> None:
+def test_a_peer_is_left_alone_twice_as_long_each_time_up_to_what_its_end_deserves(severity: Severity, most: float) -> None:
     book = PeerBook([ONE], draw=never)
     book.due(now=0)
-    assert book.ended(ONE.id, severity, "gone", now=100) == seconds
-    assert book.due(now=100 + seconds - 0.1) == []
-    assert book.due(now=100 + seconds) == [ONE]
+    waits = [book.ended(ONE.id, severity, "gone", now=100) for _ in range(20)]
+    assert waits == [min(30 * 2.0**number, most) for number in range(20)]
+    assert book.due(now=100 + most - 0.1) == []
+    assert book.due(now=100 + most) == [ONE]
 
 
-def test_bad_ends_in_a_row_lengthen_the_wait_until_it_is_established() -> None:
+def test_once_it_is_established_what_was_before_is_forgiven() -> None:
     book = PeerBook([ONE], draw=never)
-    waits = [book.ended(ONE.id, Severity.HIGH, "refused", now=0) for _ in range(6)]
-    assert waits == [900, 1800, 2700, 3600, 3600, 3600]
+    assert [book.ended(ONE.id, Severity.HIGH, "refused", now=0) for _ in range(3)] == [30, 60, 120]
     assert book.ended(ONE.id, Severity.LOW, "gone", now=0) == 30
-    assert book.ended(ONE.id, Severity.MEDIUM, "late", now=0) == 7 * 180
-    book.established(ONE.id)
     assert book.ended(ONE.id, Severity.MEDIUM, "late", now=0) == 180
+    book.established(ONE.id)
+    assert book.ended(ONE.id, Severity.MEDIUM, "late", now=0) == 30
 
 
 def test_a_trusted_peer_is_never_left_alone_for_long() -> None:

@@ -75,3 +75,13 @@ def test_the_codes_of_all_that_a_peer_may_share_have_to_be_enough() -> None:
     with pytest.raises(ValueError, match="113 message codes, there are 112"):
         protocols.add(SubProtocol(Capability("more", 1), 1), is_required=True)
     assert (len(protocols.extra), protocols.required) == (2, ())
+
+
+def test_no_more_are_offered_than_a_hello_has_room_for() -> None:
+    with pytest.raises(ValueError, match="101 capabilities, where a Hello has room for 100"):
+        Protocols(ProtocolSettings(eth=(69,), extra=tuple(f"manynames/{number}/1" for number in range(100))))
+
+
+def test_a_configuration_that_takes_too_many_codes_is_refused() -> None:
+    with pytest.raises(ValueError, match="117 message codes, there are 112"):
+        Protocols(ProtocolSettings(eth=(69,), extra=("aaa/1/99",)))

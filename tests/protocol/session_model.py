@@ -119,7 +119,8 @@ class Model:
 
     @property
     def bytes_waiting(self) -> int:
-        return sum(len(snappied(payload)) for messages in self.waiting.values() for _, payload in messages)
+        """What waits, with a hundred bytes for each message."""
+        return sum(_cost(payload) for messages in self.waiting.values() for _, payload in messages)
 
     def written(self) -> Iterator[tuple[int, bytes]]:
         """What leaves, in its order, while somebody asks for more."""
@@ -263,6 +264,9 @@ class Model:
             self._pinged_at = self.now
             self._due = self.now + PONG_WITHIN
             self._writes(CONTROL, PING, b"\xc0")
+        elif self.stage is Stage.ACTIVE and self.waiting[CONTROL]:
+            # The ping may not have left.
+            self._due = self.now + PONG_WITHIN
         elif self.stage is Stage.ACTIVE:
             self._ends(EndedBy.US, (DisconnectReason.PING_TIMEOUT, Severity.LOW))
         elif self.stage is Stage.VERDICT:
@@ -277,10 +281,14 @@ class Model:
             can_be_said = self.stage not in {Stage.AUTH, Stage.ACK}
             self._ends(by, (reason if can_be_said else None, Severity.LOW))
 
+    def answers(self, code: int, payload: bytes) -> None:
+        """What the peer asked for waits, whatever else does."""
+        self._writes(RESPONSE, code, payload)
+
     def sends(self, code: int, payload: bytes) -> bool:
         """Whether a message of ours may wait, as it does then."""
         rank = REQUEST if code in REQUESTS else RESPONSE if code in RESPONSES else BROADCAST
-        is_sent = self._has_room(rank, payload)
+        is_sent = self._has_room(payload)
         if is_sent:
             self._writes(rank, code, payload)
             self._raw_requests += rank == REQUEST
@@ -290,7 +298,7 @@ class Model:
         """The id of a request of ours, or None where it does not fit."""
         request_id, self.next_id = self.next_id, self.next_id + 1
         payload = encoded([request_id, [number]])
-        if not self._has_room(REQUEST, payload):
+        if not self._has_room(payload):
             return None
         self._writes(REQUEST, code, payload)
         self.asked[request_id] = Asked(code, asker_id, self.now, self.now + self.timeout)
@@ -328,9 +336,13 @@ class Model:
         self.asked.clear()
         self.stage = Stage.CLOSED
 
-    def _has_room(self, rank: int, payload: bytes) -> bool:
+    def _has_room(self, payload: bytes) -> bool:
         waiting = self.bytes_waiting
-        return rank == RESPONSE or not waiting or waiting + len(snappied(payload)) <= self._queue_bytes
+        return not waiting or waiting + _cost(payload) <= self._queue_bytes
 
     def _writes(self, rank: int, code: int, payload: bytes) -> None:
         self.waiting[rank].append((code, payload))
+
+
+def _cost(payload: bytes) -> int:
+    return 100 + len(snappied(payload))

@@ -90,6 +90,10 @@ def test_no_more_are_merged_than_one_message_may_have(version: int) -> None:
         (68, bytes.fromhex("c3c0c0c0")),
         (72, bytes.fromhex("c380c0c0")),
         (69, b""),
+        # One type for two hashes, something behind the hashes, and a mask that is a list.
+        (68, encode(68, typed([(2, 1, bytes(32))])).replace(b"\x02", b"\x80", 1)),
+        (68, bytes.fromhex("c480c0c080")),
+        (72, bytes.fromhex("c480c0c0c0")),
     ],
 )
 def test_what_is_malformed_is_left_as_it_is_and_stops_the_merge(version: int, malformed: bytes) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protocol.errors import QueueFullError
 from protocol.eth_messages import NewPooledTransactionHashes68, decode, encode
 from protocol.p2p import deflate
-from protocol.send_queue import Announced, Outgoing, Rank, SendQueue
+from protocol.send_queue import OVERHEAD_BYTES, Announced, Outgoing, Rank, SendQueue
 from tests.pair import inflated
 
 repeatable = settings(derandomize=True, deadline=None)
@@ -34,19 +34,19 @@ def test_the_highest_rank_goes_first_and_of_it_the_oldest(puts: list[tuple[Rank,
         assert queue.take() == Outgoing(index, body)
     left = model[takes:]
     assert bool(queue) is bool(left)
-    assert queue.bytes == sum(len(body) for _, _, body in left)
+    assert queue.bytes == sum(OVERHEAD_BYTES + len(body) for _, _, body in left)
     for rank in Rank:
         assert queue.waiting(rank) == sum(item[0] is rank for item in left)
 
 
-@pytest.mark.parametrize("rank", [Rank.REQUEST, Rank.BROADCAST])
+@pytest.mark.parametrize("rank", Rank)
 def test_what_does_not_fit_is_refused_and_what_waits_stays(rank: Rank) -> None:
-    queue = SendQueue(100)
+    queue = SendQueue(300)
     queue.put(rank, Outgoing(1, bytes(60)))
-    with pytest.raises(QueueFullError, match="60 bytes wait for this peer already"):
+    with pytest.raises(QueueFullError, match="160 bytes wait for this peer already"):
         queue.put(rank, Outgoing(2, bytes(41)))
     queue.put(rank, Outgoing(3, bytes(40)))
-    assert (queue.bytes, queue.waiting(rank)) == (100, 2)
+    assert (queue.bytes, queue.waiting(rank)) == (300, 2)
     assert [queue.take().code, queue.take().code] == [1, 3]
 
 
@@ -57,12 +57,20 @@ def test_on_an_empty_queue_one_message_of_any_size_may_wait() -> None:
         queue.put(Rank.REQUEST, Outgoing(2, b"\x00"))
 
 
-@pytest.mark.parametrize("rank", [Rank.CONTROL, Rank.RESPONSE])
-def test_what_the_session_owes_is_never_refused(rank: Rank) -> None:
+def test_what_is_due_is_never_refused() -> None:
     queue = SendQueue(100)
     queue.put(Rank.BROADCAST, Outgoing(1, bytes(100)))
-    queue.put(rank, Outgoing(2, bytes(100)))
-    assert queue.take().code == 2
+    queue.owe(Rank.RESPONSE, Outgoing(2, bytes(100)))
+    queue.owe(Rank.CONTROL, Outgoing(3, bytes(100)))
+    assert [queue.take().code for _ in range(3)] == [3, 2, 1]
+
+
+def test_the_payload_that_an_announcement_keeps_counts_as_well() -> None:
+    queue = SendQueue()
+    announced = announcement(1)
+    assert announced.announced is not None
+    queue.put(Rank.BROADCAST, announced)
+    assert queue.bytes == OVERHEAD_BYTES + len(announced.body) + len(announced.announced.payload)
 
 
 def test_at_the_end_only_control_messages_are_left() -> None:
@@ -70,7 +78,7 @@ def test_at_the_end_only_control_messages_are_left() -> None:
     for rank in Rank:
         queue.put(rank, Outgoing(rank, b"12345"))
     queue.clear()
-    assert queue.bytes == 5
+    assert queue.bytes == OVERHEAD_BYTES + 5
     assert queue.take().code == Rank.CONTROL
     assert not queue
     queue.put(Rank.BROADCAST, Outgoing(7, b"1"))
@@ -107,7 +115,7 @@ def test_a_long_row_leaves_in_a_few_pieces() -> None:
     queue = SendQueue()
     for number in range(600):
         queue.put(Rank.BROADCAST, announcement(number))
-    assert queue.bytes < 600 * 60
+    assert queue.bytes < 600 * 200
     taken = 0
     while queue:
         message = decode(68, 8, inflated(queue.take().body))

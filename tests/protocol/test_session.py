@@ -896,6 +896,7 @@ def test_a_pong_tells_the_round_trip_and_starts_the_interval_anew() -> None:
 def test_a_missed_pong_ends_it_at_once() -> None:
     peer = RawPeer.at(Stage.ACTIVE, TIMED)
     peer.waits(TIMEOUTS.ping_interval)
+    peer.hears()
     peer.clock.passes(1.0)
     peer.says(TRANSACTIONS)
     assert peer.waits(TIMEOUTS.ping - 1.5) == []
@@ -1023,12 +1024,19 @@ def test_a_connection_that_we_cut_is_our_doing() -> None:
     assert session.connection_lost("too slow", by=EndedBy.US) == [Closed(EndedBy.US, None, "too slow", Stage.AUTH)]
 
 
+def falls_silent(peer: RawPeer) -> list[Event]:
+    """Nothing comes of it any more, though it has read what was sent."""
+    events = peer.waits(3600)
+    peer.hears()
+    return events + peer.waits(3600)
+
+
 ENDS: Final[dict[str, Callable[[RawPeer], list[Event]]]] = {
     "a breach": lambda peer: peer.says(0x04),
     "a goodbye of the peer": lambda peer: peer.says(DISCONNECT),
     "a goodbye of ours": lambda peer: peer.is_disconnected(DisconnectReason.DISCONNECT_REQUESTED),
     "a lost connection": lambda peer: peer.session.connection_lost("reset"),
-    "a stage or a pong that takes too long": lambda peer: peer.waits(3600) + peer.waits(3600),
+    "a stage or a pong that takes too long": falls_silent,
 }
 
 
@@ -1481,6 +1489,23 @@ def test_what_is_urgent_passes_what_has_waited_longer() -> None:
     assert peer.session.queued_responses == 1
     assert [code for code, _ in peer.hears()] == [PONG, ETH + 4, ETH + 5, TRANSACTIONS]
     assert (peer.session.queued_bytes, peer.session.queued_responses) == (0, 0)
+
+
+def test_a_ping_that_still_waits_to_be_written_has_no_late_pong() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.hears()
+    peer.waits(15)
+    assert peer.waits(15) + peer.waits(15) == []
+    assert [code for code, _ in peer.hears()] == [PING]
+    assert [type(event) for event in peer.waits(15)] == [Closed]
+
+
+def test_what_a_user_sends_is_bounded_whatever_it_is() -> None:
+    peer = RawPeer.at(Stage.ACTIVE, Recipe(queue_bytes=1024))
+    peer.hears()
+    peer.session.send("eth", 0x04, seeded(1)(900))
+    with pytest.raises(QueueFullError):
+        peer.session.send("eth", 0x04, seeded(1)(900))
 
 
 def test_as_much_is_sealed_as_there_is_room() -> None:

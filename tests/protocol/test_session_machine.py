@@ -436,7 +436,7 @@ class Life(RuleBasedStateMachine):
         if self.model.stage is Stage.ACTIVE:
             assert kind is not None
             assert kind.topic == RESPONSES[request.kind.code + 1]
-            assert self.model.sends(kind.code, payload)
+            self.model.answers(kind.code, payload)
         else:
             assert kind is None
 

@@ -331,7 +331,8 @@ def test_during_a_goodbye_the_peer_is_read_again_or_its_end_would_not_be_seen(sc
 
 
 def test_while_the_peer_does_not_read_nothing_more_is_sealed_for_it(scene: Scene) -> None:
-    assert scene.transport.high == WRITE_AHEAD_BYTES
+    # A buffer without room is one that says so.
+    assert scene.transport.high == WRITE_AHEAD_BYTES - 1
     scene.connection.pause_writing()
     scene.session.send("eth", 2, b"\xc0")
     scene.says(PING)
@@ -401,6 +402,12 @@ def test_room_for_responses_is_told_while_requests_are_parked(scene: Scene) -> N
     scene.connection.park(request())
     scene.says(PING)
     assert scene.host.rooms == 1
+    # Once, until they have had their turn.
+    scene.says(PING)
+    assert scene.host.rooms == 1
+    scene.connection.is_served_soon = False
+    scene.says(PING)
+    assert scene.host.rooms == 2
 
 
 def test_a_goodbye_is_written_whatever_waits_and_counted(scene: Scene) -> None:

@@ -576,6 +576,17 @@ def test_what_cannot_be_asked_is_a_reply_with_its_name(
     played(scenario())
 
 
+def test_a_request_too_long_for_any_client_waits_for_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.established(ONE)
+            peer.send("eth", GET_BLOCK_HEADERS, encoded([7, bytes(300_000)]))
+            answer = await peer.until(MessageReceived)
+            assert answer.payload == encoded([7, []])
+
+    played(scenario())
+
+
 def test_a_request_that_is_forgotten_is_answered_to_nobody(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosted(tmp_path) as engine:
