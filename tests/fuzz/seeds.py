@@ -155,9 +155,9 @@ def conversations() -> list[bytes]:
     last = len(STAGES) * eth.VERSIONS.index(69)
     hello = message(HELLO, hello_payloads()[0].replace(THEIRS.id, RawPeer().key.id), how=1)
     right_status = message(ETH, status(69))
-    verdict, day = bytes([VERDICT_COMES, 0]), bytes([TIME_PASSES, 15])
+    verdict, pause = bytes([VERDICT_COMES, 0]), bytes([TIME_PASSES, 15])
     goodbye = message(DISCONNECT, b"\xc1\x04")
-    talk = [message(PING, p2p.EMPTY_LIST), message(ETH + 3, REQUEST_HEADERS), day, message(PONG, p2p.EMPTY_LIST)]
+    talk = [message(PING, p2p.EMPTY_LIST), message(ETH + 3, REQUEST_HEADERS), pause, message(PONG, p2p.EMPTY_LIST)]
     answer = [message(ETH + 4, rlp.encode([number, []])) for number in range(3)]
     messages = [message(ETH + number, payload) for number, payload in eth_payloads(69) if number and len(payload) < 250]
     flow = [hello, right_status, verdict, b"".join(talk) + goodbye]

@@ -48,7 +48,7 @@ from protocol.eth import Head
 from protocol.events import Conduct, EndedBy, Established, MessageReceived, Stage
 from protocol.p2p import Capability, Hello
 from protocol.session import Session
-from tests.pair import CHAIN, DIALER, PROTOCOLS, Recipe, encoded, key
+from tests.pair import CHAIN, DEV, DIALER, PROTOCOLS, Recipe, encoded, key
 from tests.workers.hosted import (
     GOODBYE_SECONDS,
     PATIENCE_SECONDS,
@@ -379,24 +379,31 @@ class SlowConnects(asyncio.SelectorEventLoop):
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         await super().sock_connect(sock, address)
-        type(self).waited_seconds = 19.8
+        self.waited_seconds = 19.8
 
     def now(self) -> float:
         """The clock of the sessions."""
         return monotonic() + self.waited_seconds
 
 
-def test_what_the_connect_took_is_off_the_time_of_a_dial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_the_connect_took_is_off_the_time_of_a_dial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, answers: bool
+) -> None:
     async def scenario() -> None:
         loop = cast("SlowConnects", asyncio.get_running_loop())
         monkeypatch.setattr("workers.worker.monotonic", loop.now)
         monkeypatch.setattr("workers.connection.monotonic", loop.now)
-        # Of 20 seconds 0.2 are left; the handshake alone would have more than anybody waits here.
-        async with hosted(tmp_path, handshake_seconds=60, pending_outbound_seconds=20) as engine:
+        # Of 20 seconds 0.2 are left; anything else would give more than anybody waits here.
+        limits = {"handshake_seconds": 60, "pending_inbound_seconds": 60, "pending_outbound_seconds": 20}
+        async with hosted(tmp_path, **limits) as engine:
             with listening() as server:
                 engine.command(Dial(ONE, DIALER.key.id, *server.getsockname()))
+                if answers:
+                    # As far as it comes: the verdict is what is missing in the end.
+                    await (await dialled(engine, server)).until_closed()
                 closed = await engine.until(SessionClosed)
-                assert (closed.stage, closed.cause) == (Stage.ACK, "the peer took too long at ack")
+                assert closed.cause == "no verdict came in time" or closed.cause.startswith("the peer took too long at ")
 
     with asyncio.Runner(loop_factory=SlowConnects) as runner:
         runner.run(scenario())
@@ -845,6 +852,23 @@ def test_a_request_is_answered_validly_and_published_with_its_id(tmp_path: Path)
                     await asyncio.sleep(0.005)
                 _, head, _ = await batch(reader)
                 assert head["events"][0]["request_id"] in {77, 78}
+
+    played(scenario())
+
+
+@pytest.mark.parametrize("proof_of_stake", [True, False])
+def test_block_gossip_is_a_breach_where_the_chain_file_says_proof_of_stake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, proof_of_stake: bool
+) -> None:
+    monkeypatch.setattr("tests.workers.hosted.DEV", msgspec.structs.replace(DEV, proof_of_stake=proof_of_stake))
+
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            peer = await engine.established(ONE)
+            peer.send("eth", 1, encoded([[b"\x22" * 32, 5]]))
+            peer.leave(QUITTING)
+            closed = await engine.until(SessionClosed)
+            assert closed.reason is (DisconnectReason.PROTOCOL_BREACH if proof_of_stake else QUITTING)
 
     played(scenario())
 
