@@ -431,6 +431,7 @@ def answer(peer: RawPeer, events: list[Event]) -> None:
 def check_silence(peer: RawPeer) -> None:
     """Whatever comes after the end, nothing is told and nothing is written; there is an end."""
     while not peer.session.is_closed:
+        peer.session.outgoing()
         peer.waits(LONG_SECONDS)
     peer.session.outgoing()
     assert peer.gives(EMPTY_LIST) + peer.is_admitted() + peer.waits(LONG_SECONDS) == []
