@@ -26,6 +26,10 @@ class Host(Protocol):
 
     goodbye_seconds: float
     write_seconds: float
+    turn_due: float
+
+    def turn(self, now: float) -> None:
+        """Do what is due by time: a loop that is busy with peers may not get to its timers."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call back with the next turn of the loop."""
@@ -111,7 +115,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer."""
-        self.drive(self.session.receive(data, now=monotonic()))
+        now = monotonic()
+        self.drive(self.session.receive(data, now=now))
+        if now >= self._host.turn_due:
+            self._host.turn(now)
 
     def eof_received(self) -> bool:
         """The peer closed its side: the session is over, and the transport closes."""

@@ -99,7 +99,8 @@ class Worker:
         # Kept open: where the table of descriptors is full, it could not be opened.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._turn_timer: asyncio.TimerHandle | None = None
-        self._pulse_timer: asyncio.TimerHandle | None = None
+        self.turn_due = math.inf
+        self._pulse_due = 0.0
         self._is_draining = False
         self.stopped = asyncio.Event()
         self.has_failed = False
@@ -114,8 +115,9 @@ class Worker:
         self._loop.add_reader(self._handoffs.fileno(), self._on_handoffs)
         self._outbox.read_subscriptions()
         self._read_responders()
-        self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, monotonic() + BUCKET_SECONDS)
-        self._pulse_timer = self._loop.call_later(PULSE_SECONDS, self._on_pulse)
+        now = monotonic()
+        self._pulse_due = now + PULSE_SECONDS
+        self._await_turn(now)
         self.report(control.Ready(os.getpid()))
 
     def engine_lost(self) -> None:
@@ -131,9 +133,8 @@ class Worker:
         self._outbox.close()
         self._context.term()
         os.close(self._statm)
-        for timer in (self._turn_timer, self._pulse_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._turn_timer is not None:
+            self._turn_timer.cancel()
 
     def on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A fault of ours in a callback. In a connection's it costs that connection, which the transport has closed by
@@ -618,15 +619,27 @@ class Worker:
 
     # -- time -------------------------------------------------------------------------------------------------------------
 
-    def _on_turn(self, due: float) -> None:
-        now = monotonic()
-        self._loop_lag_seconds = max(self._loop_lag_seconds, now - due)
+    def turn(self, now: float) -> None:
+        """Do what is due by time. `turn_due` says when that is.
+
+        Not by its timer alone: with over 1024 readable sockets libuv reads on and on, and looks at no timer meanwhile.
+        """
+        if self._turn_timer is not None:
+            self._turn_timer.cancel()
+        self._loop_lag_seconds = max(self._loop_lag_seconds, now - self.turn_due)
+        self._await_turn(now)
         self._wheel.turn(now)
         # ZeroMQ tells of new subscriptions on an edge that a send may have swallowed: look anyway.
         self._outbox.read_subscriptions()
         self._read_responders()
         self._responders.expire(now=now)
-        self._turn_timer = self._loop.call_later(BUCKET_SECONDS, self._on_turn, now + BUCKET_SECONDS)
+        if now >= self._pulse_due:
+            self._pulse_due = now + PULSE_SECONDS
+            self._on_pulse()
+
+    def _await_turn(self, now: float) -> None:
+        self.turn_due = now + BUCKET_SECONDS
+        self._turn_timer = self._loop.call_later(BUCKET_SECONDS, lambda: self.turn(monotonic()))
 
     def _on_pulse(self) -> None:
         self.report(
@@ -639,7 +652,6 @@ class Worker:
             )
         )
         self._loop_lag_seconds = 0.0
-        self._pulse_timer = self._loop.call_later(PULSE_SECONDS, self._on_pulse)
 
 
 def _local_node(configure: Configure, outbox: Outbox, local_range: LocalRange) -> LocalNode:

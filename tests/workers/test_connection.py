@@ -80,12 +80,18 @@ class FakeHost:
     def __init__(self) -> None:
         self.goodbye_seconds = GOODBYE_SECONDS
         self.write_seconds = WRITE_SECONDS
+        self.turn_due = math.inf
+        self.turns: list[float] = []
         self.callbacks: list[Callable[[], None]] = []
         self.rooms = 0
         self.events: list[Event] = []
         self.deadlines_moved = 0
         self.goodbyes = 0
         self.gone = 0
+
+    def turn(self, now: float) -> None:
+        self.turns.append(now)
+        self.turn_due = now + 0.1
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.callbacks.append(callback)
@@ -274,6 +280,16 @@ def test_a_quiet_peer_is_pinged_and_then_lost(scene: Scene) -> None:
     scene.waits(15.0)
     assert scene.closed.ended_by is EndedBy.US
     assert scene.host.goodbyes == 1
+
+
+def test_what_is_due_is_done_though_the_loop_only_reads(scene: Scene) -> None:
+    scene.host.turn_due = scene.clock.now + 0.1
+    scene.says(PING)
+    assert scene.host.turns == []
+    scene.clock.passes(0.1)
+    scene.says(PING)
+    scene.says(PING)
+    assert scene.host.turns == [scene.clock.now]
 
 
 # -- pauses -----------------------------------------------------------------------------------------------------------------
