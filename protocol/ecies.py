@@ -12,7 +12,7 @@ from protocol.crypto import (
     Entropy,
     Point,
     PrivateKey,
-    aes_ctr,
+    aes_128_ctr,
     hmac_sha256,
     is_same,
     sha256,
@@ -37,7 +37,7 @@ def seal(plaintext: bytes, recipient: Point, mac_data: bytes, entropy: Entropy) 
     ephemeral = PrivateKey.generate(entropy)
     encryption_key, mac_key = _keys(ephemeral.ecdh(recipient))
     iv = entropy(IV_BYTES)
-    ciphertext = aes_ctr(encryption_key, iv).update(plaintext)
+    ciphertext = aes_128_ctr(encryption_key, iv, plaintext)
     tag = hmac_sha256(mac_key, iv + ciphertext + mac_data)
     return bytes([POINT_PREFIX]) + ephemeral.id + iv + ciphertext + tag
 
@@ -50,7 +50,7 @@ def open_(sealed: bytes, key: PrivateKey, mac_data: bytes) -> bytes:
     iv, ciphertext, tag = sealed[_IV_START:_TEXT_START], sealed[_TEXT_START:-TAG_BYTES], sealed[-TAG_BYTES:]
     if not is_same(tag, hmac_sha256(mac_key, iv + ciphertext + mac_data)):
         raise HandshakeError("an ECIES message with a wrong tag")
-    return aes_ctr(encryption_key, iv).update(ciphertext)
+    return aes_128_ctr(encryption_key, iv, ciphertext)
 
 
 def _keys(shared_secret: bytes) -> tuple[bytes, bytes]:

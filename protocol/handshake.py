@@ -16,10 +16,8 @@ from protocol.crypto import (
     Entropy,
     Point,
     PrivateKey,
-    RunningHash,
     keccak256,
     recover,
-    running_keccak256,
     xor,
 )
 from protocol.errors import HandshakeError, RlpError
@@ -41,8 +39,9 @@ class Secrets(NamedTuple):
 
     aes: bytes
     mac: bytes
-    egress: RunningHash
-    ingress: RunningHash
+    # What the MACs of both directions have absorbed before the first frame.
+    egress_seed: bytes
+    ingress_seed: bytes
 
 
 class Initiator:
@@ -66,8 +65,8 @@ class Initiator:
         return Secrets(
             aes,
             mac,
-            egress=running_keccak256(xor(mac, nonce) + self.auth),
-            ingress=running_keccak256(xor(mac, self._nonce) + packet),
+            egress_seed=xor(mac, nonce) + self.auth,
+            ingress_seed=xor(mac, self._nonce) + packet,
         )
 
 
@@ -90,8 +89,8 @@ class Responder:
         self.secrets = Secrets(
             aes,
             mac,
-            egress=running_keccak256(xor(mac, remote_nonce) + self.ack),
-            ingress=running_keccak256(xor(mac, nonce) + packet),
+            egress_seed=xor(mac, remote_nonce) + self.ack,
+            ingress_seed=xor(mac, nonce) + packet,
         )
 
 

@@ -16,7 +16,6 @@ import rlp as oracle
 
 from protocol import control, ecies, eth, eth_messages, p2p, rlp, snap, snap_messages
 from protocol.capabilities import LAST_CODE, share
-from protocol.crypto import running_keccak256
 from protocol.errors import FrameError, HandshakeError, MessageError, PeerError, RlpError, SnappyError
 from protocol.eth import Role
 from protocol.events import Event, MessageReceived, Stage
@@ -205,7 +204,7 @@ def frame_noise(data: bytes) -> None:
 
 def frame_cipher(egress: bytes, ingress: bytes) -> FrameCipher:
     """One side of a connection."""
-    cipher = FrameCipher(Secrets(bytes(32), bytes(32), running_keccak256(egress), running_keccak256(ingress)))
+    cipher = FrameCipher(Secrets(bytes(32), bytes(32), egress, ingress))
     cipher.limit_bytes = MAX_FRAME_BYTES
     return cipher
 

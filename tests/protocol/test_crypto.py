@@ -361,6 +361,23 @@ def test_single_blocks_are_pycryptodomes(key: bytes, blocks: list[bytes]) -> Non
     assert [cipher.update(block) for block in blocks] == [AES.new(key, AES.MODE_ECB).encrypt(block) for block in blocks]
 
 
+@pytest.mark.parametrize("made_by", [crypto.python_aes_128_ctr, crypto.aes_128_ctr], ids=["python", "compiled"])
+@repeatable
+@given(key=st.binary(min_size=16, max_size=16), counter=st.binary(min_size=16, max_size=16), data=st.binary(max_size=100))
+def test_one_message_under_the_keystream(made_by: Callable[..., bytes], key: bytes, counter: bytes, data: bytes) -> None:
+    blocks = Counter.new(128, initial_value=int.from_bytes(counter, "big"), allow_wraparound=True)
+    expected = AES.new(key, AES.MODE_CTR, counter=blocks).encrypt(data)
+    assert made_by(key, counter, data) == made_by(key, counter, memoryview(data)) == expected
+
+
+@pytest.mark.parametrize("sizes", [(15, 16), (32, 16), (16, 12), (0, 0)])
+def test_compiled_aes_takes_no_other_sizes(sizes: tuple[int, int]) -> None:
+    if not crypto.IS_COMPILED:
+        pytest.skip("nothing is compiled")
+    with pytest.raises(ValueError, match="16 bytes"):
+        crypto.aes_128_ctr(bytes(sizes[0]), bytes(sizes[1]), b"data")
+
+
 # --- small operations
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import shutil
 import tracemalloc
 from typing import Any
 
@@ -14,9 +15,10 @@ from Crypto.Util import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.crypto import Buffer, running_keccak256
+from protocol import frames as module
+from protocol.crypto import Buffer
 from protocol.errors import FrameError, OversizedFrameError, UsageError
-from protocol.frames import MAX_FIRST_FRAME_BYTES, MAX_FRAME_BYTES, FrameCipher
+from protocol.frames import MAX_FIRST_FRAME_BYTES, MAX_FRAME_BYTES, FrameCipher, PythonFrameCipher
 from protocol.handshake import Secrets
 from tests.vectors import load
 
@@ -31,6 +33,24 @@ EMPTY_FRAME_BYTES = 48
 contents = st.lists(st.binary(max_size=70), max_size=6)
 
 
+class Made:
+    """Which of the two ciphers the tests of this file are run with; they are run with each."""
+
+    by: type[PythonFrameCipher] = PythonFrameCipher
+
+
+@pytest.fixture(scope="module", params=[PythonFrameCipher, FrameCipher], ids=["python", "compiled"], autouse=True)
+def made_by(request: pytest.FixtureRequest) -> type[PythonFrameCipher]:
+    """Both give the same, byte for byte and word for word."""
+    Made.by = request.param
+    return Made.by
+
+
+def cipher(secrets: Secrets) -> FrameCipher:
+    """One end of a connection."""
+    return Made.by(secrets)
+
+
 def unhex(text: str) -> bytes:
     return bytes.fromhex(text)
 
@@ -39,24 +59,28 @@ def pair(seed: bytes = b"seed") -> tuple[FrameCipher, FrameCipher]:
     """Both ends of a connection."""
     aes, mac = (keccak.new(digest_bits=256, data=seed + name).digest() for name in (b"aes", b"mac"))
     ends = [(b"there", b"back"), (b"back", b"there")]
-    first, second = (
-        FrameCipher(Secrets(aes, mac, running_keccak256(seed + out), running_keccak256(seed + into))) for out, into in ends
-    )
+    first, second = (cipher(Secrets(aes, mac, seed + out, seed + into)) for out, into in ends)
     return first, second
 
 
-def take_all(cipher: FrameCipher, data: bytes) -> list[bytes]:
-    cipher.feed(data)
-    return list(cipher.frames())
+def take_all(end: FrameCipher, data: bytes) -> list[bytes]:
+    end.feed(data)
+    return list(end.frames())
 
 
-def take_until_refused(cipher: FrameCipher, data: bytes) -> tuple[list[bytes], FrameError]:
+def take_until_refused(end: FrameCipher, data: bytes) -> tuple[list[bytes], FrameError]:
     """The contents before the bad frame, and the error that it raised."""
-    cipher.feed(data)
+    end.feed(data)
     taken: list[bytes] = []
     with pytest.raises(FrameError) as caught:
-        taken.extend(cipher.frames())
+        taken.extend(end.frames())
     return taken, caught.value
+
+
+def test_where_there_is_a_compiler_frames_are_opened_by_compiled_code() -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    assert FrameCipher is not PythonFrameCipher
 
 
 # --- the second implementation
@@ -108,12 +132,13 @@ class ConstantHash:
         return b"\x01" * 32
 
 
-def test_the_frame_of_geths_own_test() -> None:
+def test_the_frame_of_geths_own_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "running_keccak256", lambda _seed: ConstantHash())
     case = FRAMES["official"][0]
-    secrets = Secrets(unhex(case["aes_secret"]), unhex(case["mac_secret"]), ConstantHash(), ConstantHash())
-    cipher = FrameCipher(secrets)
-    assert cipher.seal(unhex(case["frame_content"])).hex() == case["frame"]
-    assert take_all(cipher, unhex(case["frame"])) == [unhex(case["frame_content"])]
+    secrets = Secrets(unhex(case["aes_secret"]), unhex(case["mac_secret"]), b"", b"")
+    end = PythonFrameCipher(secrets)
+    assert end.seal(unhex(case["frame_content"])).hex() == case["frame"]
+    assert take_all(end, unhex(case["frame"])) == [unhex(case["frame_content"])]
 
 
 def eip8_ends() -> tuple[FrameCipher, FrameCipher]:
@@ -121,8 +146,8 @@ def eip8_ends() -> tuple[FrameCipher, FrameCipher]:
     aes, mac = unhex(COMPUTED["aes_secret"]), unhex(COMPUTED["mac_secret"])
     there, back = unhex(COMPUTED["initiator_to_recipient_mac_seed"]), unhex(COMPUTED["recipient_to_initiator_mac_seed"])
     return (
-        FrameCipher(Secrets(aes, mac, running_keccak256(there), running_keccak256(back))),
-        FrameCipher(Secrets(aes, mac, running_keccak256(back), running_keccak256(there))),
+        cipher(Secrets(aes, mac, there, back)),
+        cipher(Secrets(aes, mac, back, there)),
     )
 
 
@@ -146,12 +171,12 @@ def legacy_end(local: str, remote: str, sent: str, received: str) -> FrameCipher
     def seed(nonce: str, packet: str) -> bytes:
         return bytes(a ^ b for a, b in zip(values["mac_secret"], values[nonce], strict=True)) + values[packet]
 
-    egress = running_keccak256(seed(f"{remote}_nonce", sent))
-    ingress = running_keccak256(seed(f"{local}_nonce", received))
+    egress = seed(f"{remote}_nonce", sent)
+    ingress = seed(f"{local}_nonce", received)
     if local == "initiator":
-        assert egress.digest() == values["initial_egress_MAC"]
-        assert ingress.digest() == values["initial_ingress_MAC"]
-    return FrameCipher(Secrets(values["aes_secret"], values["mac_secret"], egress, ingress))
+        assert keccak.new(digest_bits=256, data=egress).digest() == values["initial_egress_MAC"]
+        assert keccak.new(digest_bits=256, data=ingress).digest() == values["initial_ingress_MAC"]
+    return cipher(Secrets(values["aes_secret"], values["mac_secret"], egress, ingress))
 
 
 def test_the_hellos_of_the_published_legacy_session() -> None:
@@ -478,3 +503,96 @@ def test_the_header_data_of_a_peer_is_not_read() -> None:
     writer.state.update(body)
     _, theirs = pair()
     assert take_all(theirs, bytes(header + header_mac + body + writer.absorb(writer.state.digest()[:16]))) == [b"data"]
+
+
+# --- the two ciphers side by side
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("seal"), st.integers(0, 300)),
+        st.tuples(st.just("arrive"), st.integers(0, 400)),
+        st.tuples(st.just("spoil"), st.integers(0, 400 * 8)),
+        st.tuples(st.just("open"), st.integers(0, 4)),
+        st.tuples(st.just("limit"), st.sampled_from([0, 15, 16, 200, MAX_FRAME_BYTES])),
+    ),
+    max_size=60,
+)
+
+
+def outcome_of(end: FrameCipher, most: int) -> tuple[list[bytes], str]:
+    taken: list[bytes] = []
+    try:
+        taken.extend(itertools.islice(end.frames(), most))
+    except FrameError as error:
+        return taken, repr(error)
+    return taken, ""
+
+
+@settings(repeatable, max_examples=400)
+@given(steps=steps)
+def test_whatever_comes_both_say_the_same(steps: list[tuple[str, int]]) -> None:
+    secrets = Secrets(b"a" * 32, b"m" * 32, b"out", b"in")
+    writers = [made(secrets) for made in (PythonFrameCipher, FrameCipher)]
+    ends = [made(secrets._replace(egress_seed=b"in", ingress_seed=b"out")) for made in (PythonFrameCipher, FrameCipher)]
+    wire = bytearray()
+    for step, number in steps:
+        if step == "seal":
+            sealed = [writer.seal(bytes([number & 0xFF]) * number) for writer in writers]
+            assert sealed[0] == sealed[1]
+            wire += sealed[0]
+        elif step == "spoil" and wire:
+            wire[number // 8 % len(wire)] ^= 1 << number % 8
+        elif step == "arrive":
+            for end in ends:
+                end.feed(bytes(wire[:number]))
+            del wire[:number]
+        elif step == "open":
+            outcomes = [outcome_of(end, number) for end in ends]
+            assert outcomes[0] == outcomes[1]
+        elif step == "limit":
+            for end in ends:
+                end.limit_bytes = number
+        assert ends[0].buffered_bytes == ends[1].buffered_bytes
+
+
+def test_a_long_content_grows_as_it_comes() -> None:
+    ours, theirs = pair()
+    theirs.limit_bytes = MAX_FRAME_BYTES
+    content = bytes(range(256)) * 3000
+    frame = ours.seal(content)
+    taken: list[bytes] = []
+    for at in range(0, len(frame), 40_001):
+        taken += take_all(theirs, frame[at : at + 40_001])
+    assert taken == [content]
+
+
+def test_a_long_header_alone_sets_little_memory_aside() -> None:
+    ours, theirs = pair()
+    theirs.limit_bytes = MAX_FRAME_BYTES
+    frame = ours.seal(bytes(MAX_FRAME_BYTES))[:1000]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        assert take_all(theirs, frame) == []
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held <= peak < 2**17
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), (1,), ((b"a" * 32, b"m" * 31, b"", b""),), ((b"a" * 16, b"m" * 32, b"", b""),), ((b"a" * 32, b"m" * 32, b""),)],
+)
+def test_what_are_no_secrets_makes_no_cipher(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises((TypeError, ValueError, AttributeError)):
+        FrameCipher(*arguments)
+
+
+@pytest.mark.parametrize("data", [None, "text", 7])
+def test_compiled_code_looks_at_what_it_is_given(data: Any) -> None:
+    if FrameCipher is PythonFrameCipher:
+        pytest.skip("nothing is compiled")
+    end = FrameCipher(Secrets(b"a" * 32, b"m" * 32, b"", b""))
+    with pytest.raises(TypeError):
+        end.feed(data)
