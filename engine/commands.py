@@ -196,9 +196,10 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class StatusResult(Struct, frozen=True):
-    """The engine at a glance."""
+    """The engine at a glance. `compiled`: whether frames are opened by compiled code, or by Python."""
 
     version: str
+    compiled: bool
     pid: int
     enode: str
     uptime_ms: int

@@ -67,7 +67,20 @@ PROMISED = {
 WORKER = WorkerStatus(
     0, 1, ready=True, pending=0, active=0, goodbyes=0, loop_lag_ms=0.1, memory_bytes=1, dropped_events=0, unanswered=0
 )
-STATUS = StatusResult("1", 7, "enode://", 1, {}, {}, [WORKER], {}, {}, "/run", 1)
+STATUS = StatusResult(
+    version="1",
+    compiled=True,
+    pid=7,
+    enode="enode://",
+    uptime_ms=1,
+    chain={},
+    head={},
+    workers=[WORKER],
+    counts={},
+    budgets={},
+    run_dir="/run",
+    memory_bytes=1,
+)
 
 
 RESULTS: dict[str, object] = {
