@@ -20,7 +20,7 @@ from protocol.errors import FrameError, HandshakeError, MessageError, PeerError,
 from protocol.eth import Role
 from protocol.events import Event, MessageReceived, Stage
 from protocol.forkid import FIRST_TIMESTAMP, Chain, ForkId, Forks, Verdict
-from protocol.frames import HEADER_BYTES, MAX_FRAME_BYTES, FrameCipher
+from protocol.frames import HEADER_BYTES, MAX_FRAME_BYTES, FrameCipher, PythonFrameCipher
 from protocol.handshake import SIZE_BYTES, Initiator, Responder, Secrets
 from protocol.messages import MessageTable
 from protocol.p2p import Capability, Hello
@@ -202,24 +202,38 @@ def frame_noise(data: bytes) -> None:
     assert drain(iter([data])) == ([], len(data) >= HEADER_BYTES)
 
 
-def frame_cipher(egress: bytes, ingress: bytes) -> FrameCipher:
+def frame_cipher(egress: bytes, ingress: bytes, made_by: type[PythonFrameCipher] = FrameCipher) -> FrameCipher:
     """One side of a connection."""
-    cipher = FrameCipher(Secrets(bytes(32), bytes(32), egress, ingress))
+    cipher = made_by(Secrets(bytes(32), bytes(32), egress, ingress))
     cipher.limit_bytes = MAX_FRAME_BYTES
     return cipher
 
 
 def drain(chunks: Iterator[bytes]) -> tuple[list[bytes], bool]:
-    """What comes out of a stream, and whether it ends in an error."""
-    cipher = frame_cipher(b"the other", b"one way")
+    """What comes out of a stream, and whether it ends in an error: the same by Python and by compiled code."""
+    compiled = frame_cipher(b"the other", b"one way")
+    in_python = frame_cipher(b"the other", b"one way", PythonFrameCipher)
+    opened: list[bytes] = []
+    for chunk in chunks:
+        compiled.feed(chunk)
+        in_python.feed(chunk)
+        frames = take(compiled)
+        assert frames == take(in_python)
+        assert compiled.buffered_bytes == in_python.buffered_bytes
+        opened += frames[0]
+        if frames[1]:
+            return opened, True
+    return opened, False
+
+
+def take(cipher: FrameCipher) -> tuple[list[bytes], str]:
+    """What comes out of a cipher now, and the words of the error behind it."""
     opened: list[bytes] = []
     try:
-        for chunk in chunks:
-            cipher.feed(chunk)
-            opened += cipher.frames()
-    except FrameError:
-        return opened, True
-    return opened, False
+        opened.extend(cipher.frames())
+    except FrameError as error:
+        return opened, repr(error)
+    return opened, ""
 
 
 # -- the base protocol -------------------------------------------------------------------------------------------------
