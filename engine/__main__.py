@@ -23,7 +23,7 @@ from engine.engine import Engine, listen
 from engine.identity import Identity
 from engine.settings import setting_fields
 from engine.terminal import Arguments
-from protocol.crypto import IS_COMPILED
+from protocol.crypto import NATIVE
 
 log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(engine, reload))
-        if not IS_COMPILED:
+        if NATIVE is None:
             log.warning('frames are opened by Python, which takes several times as long: see the README, "Run it"')
         await _start(engine, listening)
         if not stopping.done():

@@ -22,7 +22,7 @@ from engine.rpc import CommandError
 from engine.sessions import SessionView
 from protocol import control, eth
 from protocol.control import CallId, SessionId, Traffic, WorkerId
-from protocol.crypto import IS_COMPILED
+from protocol.crypto import NATIVE
 from protocol.events import EndedBy, Stage
 from protocol.p2p import Capability
 
@@ -52,7 +52,7 @@ class Operations:
         queues = self._engine.settings.queues
         return commands.StatusResult(
             version=self._engine.identity.version,
-            compiled=IS_COMPILED,
+            compiled=NATIVE is not None,
             pid=os.getpid(),
             enode=self._engine.enode,
             uptime_ms=int((monotonic() - self._engine.started_at) * 1000),

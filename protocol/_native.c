@@ -1,7 +1,7 @@
-/* The compiled twin of `PythonFrameCipher` in frames.py, and AES-CTR in one call: the same rules and errors, in a third of
- * the time. Whoever has no C compiler runs the Python one; tests hold the two against each other.
+/* The compiled twin of `PythonFrameCipher` in frames.py, and of the symmetric half of ecies.py: the same rules and errors,
+ * in a fifth of the time. Whoever has no C compiler runs the Python ones; tests hold the two against each other.
  *
- * AES is OpenSSL's, out of the libcrypto that Python's own ssl module uses, found when the module is loaded. Keccak is
+ * AES and SHA-256 are OpenSSL's, out of the libcrypto that Python's own ssl module uses, found when the module is loaded. Keccak is
  * here: no library hands out digests of a running Keccak-256 without finishing it but safe-pysha3, which is Python's.
  */
 
@@ -21,6 +21,7 @@ enum {
     BLOCK_BYTES = 16,
     HEADER_BYTES = 2 * BLOCK_BYTES, /* header ciphertext and its MAC */
     SECRET_BYTES = 32,
+    DIGEST_BYTES = 32,
     RATE_BYTES = 136,               /* of Keccak-256: what one permutation absorbs */
     MAX_FRAME_BYTES = 0xFFFFFF,     /* the size field has 24 bits */
     MAX_FIRST_FRAME_BYTES = 2048,   /* see frames.py */
@@ -152,26 +153,35 @@ static void half_digest(const Keccak *state, uint8_t *digest)
     memcpy(digest, lanes, BLOCK_BYTES);
 }
 
-/* -- AES of OpenSSL, whose headers a machine need not have ----------------------------------------------------------------- */
+/* -- AES and SHA-256 of OpenSSL, whose headers a machine need not have ----------------------------------------------------------------- */
 
 typedef struct evp_cipher_ctx_st EVP_CIPHER_CTX;
 typedef struct evp_cipher_st EVP_CIPHER;
+typedef struct evp_md_ctx_st EVP_MD_CTX;
+typedef struct evp_md_st EVP_MD;
 
 static EVP_CIPHER_CTX *(*context_new)(void);
 static void (*context_free)(EVP_CIPHER_CTX *);
 static int (*encrypt_init)(EVP_CIPHER_CTX *, const EVP_CIPHER *, void *, const uint8_t *, const uint8_t *);
 static int (*encrypt_update)(EVP_CIPHER_CTX *, uint8_t *, int *, const uint8_t *, int);
 static const EVP_CIPHER *aes_128_ctr, *aes_256_ctr, *aes_256_ecb;
+static EVP_MD_CTX *(*digest_new)(void);
+static int (*digest_init)(EVP_MD_CTX *, const EVP_MD *, void *);
+static int (*digest_update)(EVP_MD_CTX *, const void *, size_t);
+static int (*digest_final)(EVP_MD_CTX *, uint8_t *, unsigned *);
+static const EVP_MD *sha_256;
+/* Always the same one: every call holds Python's lock. */
+static EVP_MD_CTX *digest_context;
 
-static const EVP_CIPHER *load_cipher(void *library, const char *function, const char *name)
+/* A cipher or a digest. From OpenSSL 3 on one that was fetched once saves looking it up in every context. */
+static const void *load_algorithm(void *library, const char *fetcher, const char *name, const char *getter)
 {
-    /* From OpenSSL 3 on a cipher that was fetched once saves looking it up in every context. */
-    EVP_CIPHER *(*fetch)(void *, const char *, const char *);
-    const EVP_CIPHER *(*get)(void);
-    *(void **)&fetch = dlsym(library, "EVP_CIPHER_fetch");
+    void *(*fetch)(void *, const char *, const char *);
+    const void *(*get)(void);
+    *(void **)&fetch = dlsym(library, fetcher);
     if (fetch != NULL)
         return fetch(NULL, name, NULL);
-    *(void **)&get = dlsym(library, function);
+    *(void **)&get = dlsym(library, getter);
     return get == NULL ? NULL : get();
 }
 
@@ -186,13 +196,20 @@ static int load_libcrypto(void)
         *(void **)&context_free = dlsym(library, "EVP_CIPHER_CTX_free");
         *(void **)&encrypt_init = dlsym(library, "EVP_EncryptInit_ex");
         *(void **)&encrypt_update = dlsym(library, "EVP_EncryptUpdate");
-        aes_128_ctr = load_cipher(library, "EVP_aes_128_ctr", "AES-128-CTR");
-        aes_256_ctr = load_cipher(library, "EVP_aes_256_ctr", "AES-256-CTR");
-        aes_256_ecb = load_cipher(library, "EVP_aes_256_ecb", "AES-256-ECB");
-        if (context_new && context_free && encrypt_init && encrypt_update && aes_128_ctr && aes_256_ctr && aes_256_ecb)
+        *(void **)&digest_new = dlsym(library, "EVP_MD_CTX_new");
+        *(void **)&digest_init = dlsym(library, "EVP_DigestInit_ex");
+        *(void **)&digest_update = dlsym(library, "EVP_DigestUpdate");
+        *(void **)&digest_final = dlsym(library, "EVP_DigestFinal_ex");
+        aes_128_ctr = load_algorithm(library, "EVP_CIPHER_fetch", "AES-128-CTR", "EVP_aes_128_ctr");
+        aes_256_ctr = load_algorithm(library, "EVP_CIPHER_fetch", "AES-256-CTR", "EVP_aes_256_ctr");
+        aes_256_ecb = load_algorithm(library, "EVP_CIPHER_fetch", "AES-256-ECB", "EVP_aes_256_ecb");
+        sha_256 = load_algorithm(library, "EVP_MD_fetch", "SHA2-256", "EVP_sha256");
+        digest_context = digest_new == NULL ? NULL : digest_new();
+        if (context_new && context_free && encrypt_init && encrypt_update && digest_init && digest_update && digest_final &&
+            aes_128_ctr && aes_256_ctr && aes_256_ecb && sha_256 && digest_context)
             return 0;
     }
-    PyErr_SetString(PyExc_ImportError, "no libcrypto of OpenSSL 1.1 or 3 to take AES from");
+    PyErr_SetString(PyExc_ImportError, "no libcrypto of OpenSSL 1.1 or 3 to take AES and SHA-256 from");
     return -1;
 }
 
@@ -225,10 +242,10 @@ static void xor_block(uint8_t *into, const uint8_t *with)
 }
 
 /* In constant time. */
-static int differ(const uint8_t *left, const uint8_t *right)
+static int differ(const uint8_t *left, const uint8_t *right, size_t size)
 {
     uint8_t found = 0;
-    for (int at = 0; at < BLOCK_BYTES; at++)
+    for (size_t at = 0; at < size; at++)
         found |= left[at] ^ right[at];
     return found != 0;
 }
@@ -429,7 +446,7 @@ static int open_header(FrameCipher *self)
     self->buffered_bytes -= HEADER_BYTES;
     if (step_mac(self, &way->mac, way->digest, self->held, tag))
         return -1;
-    if (differ(tag, self->held + BLOCK_BYTES)) {
+    if (differ(tag, self->held + BLOCK_BYTES, BLOCK_BYTES)) {
         PyErr_SetString(frame_error, "a frame header whose MAC differs");
         return -1;
     }
@@ -482,7 +499,7 @@ static PyObject *close_body(FrameCipher *self, size_t padded)
         Py_DECREF(content);
         return NULL;
     }
-    if (differ(tag, self->held)) {
+    if (differ(tag, self->held, BLOCK_BYTES)) {
         Py_DECREF(content);
         PyErr_SetString(frame_error, "a frame body whose MAC differs");
         return NULL;
@@ -554,33 +571,134 @@ static PyType_Spec cipher_spec = {
     .slots = cipher_slots,
 };
 
+/* -- the symmetric half of ECIES: rlpx.md, "ECIES Encryption" ---------------------------------------------------------------- */
+
+typedef struct {
+    uint8_t encryption[BLOCK_BYTES], mac[DIGEST_BYTES];
+} EciesKeys;
+
+/* SHA-256 of the two parts. */
+static int sha256(const void *first, size_t first_bytes, const void *second, size_t second_bytes, uint8_t *digest)
+{
+    if (digest_init(digest_context, sha_256, NULL) && digest_update(digest_context, first, first_bytes) &&
+        digest_update(digest_context, second, second_bytes) && digest_final(digest_context, digest, NULL))
+        return 0;
+    PyErr_SetString(PyExc_SystemError, "SHA-256 of libcrypto failed");
+    return -1;
+}
+
+/* RFC 2104, for a key shorter than a block of 64 bytes; the message comes in two parts. */
+static int hmac_sha256(const uint8_t *key, const void *first, size_t first_bytes, const void *second, size_t second_bytes,
+                       uint8_t *tag)
+{
+    uint8_t pad[64], inner[DIGEST_BYTES];
+    memset(pad, 0x36, sizeof pad);
+    for (int at = 0; at < DIGEST_BYTES; at++)
+        pad[at] ^= key[at];
+    if (!digest_init(digest_context, sha_256, NULL) || !digest_update(digest_context, pad, sizeof pad) ||
+        !digest_update(digest_context, first, first_bytes) || !digest_update(digest_context, second, second_bytes) ||
+        !digest_final(digest_context, inner, NULL)) {
+        PyErr_SetString(PyExc_SystemError, "SHA-256 of libcrypto failed");
+        return -1;
+    }
+    for (size_t at = 0; at < sizeof pad; at++)
+        pad[at] ^= 0x36 ^ 0x5c;
+    return sha256(pad, sizeof pad, inner, sizeof inner, tag);
+}
+
+/* See `_keys` in ecies.py. */
+static int derive_ecies_keys(const char *secret, Py_ssize_t secret_bytes, EciesKeys *keys)
+{
+    static const uint8_t KDF_COUNTER[4] = {0, 0, 0, 1};
+    uint8_t derived[DIGEST_BYTES];
+    if (sha256(KDF_COUNTER, sizeof KDF_COUNTER, secret, (size_t)secret_bytes, derived))
+        return -1;
+    memcpy(keys->encryption, derived, BLOCK_BYTES);
+    return sha256(derived + BLOCK_BYTES, BLOCK_BYTES, NULL, 0, keys->mac);
+}
+
+static int encrypt_once(const EciesKeys *keys, const uint8_t *iv, uint8_t *out, const void *in, size_t size)
+{
+    EVP_CIPHER_CTX *context = new_context(aes_128_ctr, keys->encryption, iv);
+    if (context == NULL)
+        return -1;
+    const int result = encrypt(context, out, in, size);
+    context_free(context);
+    return result;
+}
+
 /* -- the module -------------------------------------------------------------------------------------------------------------- */
 
-static PyObject *native_aes_ctr(PyObject *Py_UNUSED(module), PyObject *arguments)
+static PyObject *native_keccak256(PyObject *Py_UNUSED(module), PyObject *argument)
 {
-    const char *key, *counter;
-    Py_ssize_t key_bytes, counter_bytes;
     Py_buffer data;
-    if (!PyArg_ParseTuple(arguments, "y#y#y*:aes_ctr", &key, &key_bytes, &counter, &counter_bytes, &data))
+    if (PyObject_GetBuffer(argument, &data, PyBUF_SIMPLE))
         return NULL;
-    PyObject *out = NULL;
-    if (key_bytes != 16 || counter_bytes != BLOCK_BYTES || data.len > INT32_MAX) {
-        PyErr_SetString(PyExc_ValueError, "a key and a counter of 16 bytes, and less than 2 GiB of data");
-    } else {
-        EVP_CIPHER_CTX *context = new_context(aes_128_ctr, (const uint8_t *)key, (const uint8_t *)counter);
-        if (context != NULL) {
-            out = PyBytes_FromStringAndSize(NULL, data.len);
-            if (out != NULL && encrypt(context, (uint8_t *)PyBytes_AS_STRING(out), data.buf, (size_t)data.len))
-                Py_CLEAR(out);
-            context_free(context);
-        }
-    }
+    Keccak state = {.at = 0};
+    absorb(&state, data.buf, (size_t)data.len);
     PyBuffer_Release(&data);
-    return out;
+    ((uint8_t *)state.lanes)[state.at] ^= 0x01;
+    ((uint8_t *)state.lanes)[RATE_BYTES - 1] ^= 0x80;
+    permute(state.lanes);
+    return PyBytes_FromStringAndSize((const char *)state.lanes, DIGEST_BYTES);
+}
+
+/* Ciphertext and tag of ECIES under a shared secret. */
+static PyObject *native_ecies_encrypt(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    const char *secret, *iv, *text, *mac_data;
+    Py_ssize_t secret_bytes, iv_bytes, text_bytes, mac_data_bytes;
+    if (!PyArg_ParseTuple(arguments, "y#y#y#y#:ecies_encrypt", &secret, &secret_bytes, &iv, &iv_bytes, &text, &text_bytes,
+                          &mac_data, &mac_data_bytes))
+        return NULL;
+    if (iv_bytes != BLOCK_BYTES || text_bytes > MAX_FRAME_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "an IV of 16 bytes, and a packet's text");
+        return NULL;
+    }
+    PyObject *sealed = PyBytes_FromStringAndSize(NULL, BLOCK_BYTES + text_bytes + DIGEST_BYTES);
+    if (sealed == NULL)
+        return NULL;
+    uint8_t *out = (uint8_t *)PyBytes_AS_STRING(sealed), *ciphertext = out + BLOCK_BYTES;
+    const size_t authentic_bytes = BLOCK_BYTES + (size_t)text_bytes;
+    EciesKeys keys;
+    memcpy(out, iv, BLOCK_BYTES);
+    if (derive_ecies_keys(secret, secret_bytes, &keys) || encrypt_once(&keys, out, ciphertext, text, (size_t)text_bytes) ||
+        hmac_sha256(keys.mac, out, authentic_bytes, mac_data, (size_t)mac_data_bytes, out + authentic_bytes))
+        Py_CLEAR(sealed);
+    return sealed;
+}
+
+/* The plaintext of IV, ciphertext and tag; None where the tag is wrong. */
+static PyObject *native_ecies_decrypt(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    const char *secret, *sealed, *mac_data;
+    Py_ssize_t secret_bytes, sealed_bytes, mac_data_bytes;
+    if (!PyArg_ParseTuple(arguments, "y#y#y#:ecies_decrypt", &secret, &secret_bytes, &sealed, &sealed_bytes, &mac_data,
+                          &mac_data_bytes))
+        return NULL;
+    if (sealed_bytes < BLOCK_BYTES + DIGEST_BYTES || sealed_bytes > MAX_FRAME_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "an IV of 16 bytes, a packet's ciphertext, and a tag of 32");
+        return NULL;
+    }
+    const uint8_t *in = (const uint8_t *)sealed;
+    const size_t authentic_bytes = (size_t)sealed_bytes - DIGEST_BYTES, text_bytes = authentic_bytes - BLOCK_BYTES;
+    uint8_t tag[DIGEST_BYTES];
+    EciesKeys keys;
+    if (derive_ecies_keys(secret, secret_bytes, &keys) ||
+        hmac_sha256(keys.mac, in, authentic_bytes, mac_data, (size_t)mac_data_bytes, tag))
+        return NULL;
+    if (differ(tag, in + authentic_bytes, DIGEST_BYTES))
+        Py_RETURN_NONE;
+    PyObject *text = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)text_bytes);
+    if (text != NULL && encrypt_once(&keys, in, (uint8_t *)PyBytes_AS_STRING(text), in + BLOCK_BYTES, text_bytes))
+        Py_CLEAR(text);
+    return text;
 }
 
 static PyMethodDef native_methods[] = {
-    {"aes_128_ctr", native_aes_ctr, METH_VARARGS, NULL},
+    {"keccak256", native_keccak256, METH_O, NULL},
+    {"ecies_encrypt", native_ecies_encrypt, METH_VARARGS, NULL},
+    {"ecies_decrypt", native_ecies_decrypt, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -3,8 +3,7 @@
 It knows keys, points, digests and ciphers; it does not know what they are for. ECDH with a secret runs in constant
 time through `secp256k1_ecdh`; the variable-time `multiply` of coincurve is never used.
 
-`_native.c` is the other user of AES and Keccak: the frame cipher, compiled, and AES-CTR for one message. `IS_COMPILED`
-says whether it is there.
+`_native.c` is the other door: what is done with every frame and handshake, compiled, where there is a compiler.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import hmac
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import sha3
 from coincurve._libsecp256k1 import ffi, lib
@@ -22,6 +21,11 @@ from coincurve.context import GLOBAL_CONTEXT
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from protocol.errors import HandshakeError, UsageError
+
+# The compiled module, where there is one.
+NATIVE: Any = None
+with suppress(ImportError):
+    NATIVE = import_module("protocol._native")
 
 # Given a count, that many random bytes: entropy is an argument everywhere in `protocol`.
 Entropy = Callable[[int], bytes]
@@ -151,9 +155,12 @@ def _serialized(raw: object) -> Point:
     return Point(raw, bytes(ffi.buffer(output, _UNCOMPRESSED_BYTES))[1:])
 
 
-def keccak256(data: Buffer) -> bytes:
+def python_keccak256(data: Buffer) -> bytes:
     """Keccak-256 as Ethereum uses it (the original padding, not SHA-3's)."""
     return running_keccak256(data).digest()
+
+
+keccak256: Callable[[Buffer], bytes] = python_keccak256 if NATIVE is None else NATIVE.keccak256
 
 
 def running_keccak256(seed: Buffer = b"") -> RunningHash:
@@ -175,19 +182,6 @@ def hmac_sha256(key: bytes, data: bytes) -> bytes:
 def aes_ctr(key: bytes, counter: bytes) -> StreamCipher:
     """AES-CTR with a 16-byte initial counter block; key of 16 or 32 bytes. Decrypting is the same operation."""
     return Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
-
-
-def python_aes_128_ctr(key: bytes, counter: bytes, data: Buffer) -> bytes:
-    """AES-128-CTR of one message, with a 16-byte initial counter block."""
-    return aes_ctr(key, counter).update(data)
-
-
-# Setting a cipher up costs 7 µs in Python, and 0.6 compiled; a handshake does it twice.
-aes_128_ctr = python_aes_128_ctr
-with suppress(ImportError):
-    aes_128_ctr = import_module("protocol._native").aes_128_ctr
-
-IS_COMPILED: Final = aes_128_ctr is not python_aes_128_ctr
 
 
 def aes_ecb(key: bytes) -> StreamCipher:

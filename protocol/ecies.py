@@ -5,14 +5,16 @@ Sealed form: 0x04 ‖ ephemeral point (64) ‖ IV (16) ‖ AES-128-CTR ciphertex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from protocol.crypto import (
     ID_BYTES,
+    NATIVE,
     Entropy,
     Point,
     PrivateKey,
-    aes_128_ctr,
+    aes_ctr,
     hmac_sha256,
     is_same,
     sha256,
@@ -26,7 +28,6 @@ TAG_BYTES: Final = 32
 OVERHEAD_BYTES: Final = 1 + ID_BYTES + IV_BYTES + TAG_BYTES
 
 _IV_START: Final = 1 + ID_BYTES
-_TEXT_START: Final = _IV_START + IV_BYTES
 _KEY_BYTES: Final = 16
 # Counter of the NIST SP 800-56 concatenation KDF; one SHA-256 block is all that is needed.
 _KDF_COUNTER: Final = b"\x00\x00\x00\x01"
@@ -35,22 +36,39 @@ _KDF_COUNTER: Final = b"\x00\x00\x00\x01"
 def seal(plaintext: bytes, recipient: Point, mac_data: bytes, entropy: Entropy) -> bytes:
     """Encrypt to `recipient`; `mac_data` (the size prefix of EIP-8) is authenticated, not sent."""
     ephemeral = PrivateKey.generate(entropy)
-    encryption_key, mac_key = _keys(ephemeral.ecdh(recipient))
-    iv = entropy(IV_BYTES)
-    ciphertext = aes_128_ctr(encryption_key, iv, plaintext)
-    tag = hmac_sha256(mac_key, iv + ciphertext + mac_data)
-    return bytes([POINT_PREFIX]) + ephemeral.id + iv + ciphertext + tag
+    sealed = encrypt(ephemeral.ecdh(recipient), entropy(IV_BYTES), plaintext, mac_data)
+    return bytes([POINT_PREFIX]) + ephemeral.id + sealed
 
 
 def open_(sealed: bytes, key: PrivateKey, mac_data: bytes) -> bytes:
     """Decrypt what was sealed to `key`. Raises `HandshakeError`, the same for every cause."""
     if len(sealed) < OVERHEAD_BYTES or sealed[0] != POINT_PREFIX:
         raise HandshakeError("not an ECIES message")
-    encryption_key, mac_key = _keys(key.ecdh(Point.parse(sealed[1:_IV_START])))
-    iv, ciphertext, tag = sealed[_IV_START:_TEXT_START], sealed[_TEXT_START:-TAG_BYTES], sealed[-TAG_BYTES:]
-    if not is_same(tag, hmac_sha256(mac_key, iv + ciphertext + mac_data)):
+    plaintext = decrypt(key.ecdh(Point.parse(sealed[1:_IV_START])), sealed[_IV_START:], mac_data)
+    if plaintext is None:
         raise HandshakeError("an ECIES message with a wrong tag")
-    return aes_128_ctr(encryption_key, iv, ciphertext)
+    return plaintext
+
+
+def python_encrypt(shared_secret: bytes, iv: bytes, plaintext: bytes, mac_data: bytes) -> bytes:
+    """IV, ciphertext and tag under the shared x coordinate."""
+    encryption_key, mac_key = _keys(shared_secret)
+    authentic = iv + aes_ctr(encryption_key, iv).update(plaintext)
+    return authentic + hmac_sha256(mac_key, authentic + mac_data)
+
+
+def python_decrypt(shared_secret: bytes, sealed: bytes, mac_data: bytes) -> bytes | None:
+    """The plaintext of what `python_encrypt` gives, if the tag is right."""
+    encryption_key, mac_key = _keys(shared_secret)
+    authentic, tag = sealed[:-TAG_BYTES], sealed[-TAG_BYTES:]
+    if not is_same(tag, hmac_sha256(mac_key, authentic + mac_data)):
+        return None
+    return aes_ctr(encryption_key, authentic[:IV_BYTES]).update(authentic[IV_BYTES:])
+
+
+# A handshake does both: 25 µs in Python, 3 compiled.
+encrypt: Callable[[bytes, bytes, bytes, bytes], bytes] = python_encrypt if NATIVE is None else NATIVE.ecies_encrypt
+decrypt: Callable[[bytes, bytes, bytes], bytes | None] = python_decrypt if NATIVE is None else NATIVE.ecies_decrypt
 
 
 def _keys(shared_secret: bytes) -> tuple[bytes, bytes]:

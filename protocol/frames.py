@@ -10,11 +10,9 @@ opened in 1.5 µs or in 5.4 (`PYTHONPATH=. python -m tests.bench.frames`). Both 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from protocol.crypto import RunningHash, aes_ctr, aes_ecb, is_same, running_keccak256, xor
+from protocol.crypto import NATIVE, RunningHash, aes_ctr, aes_ecb, is_same, running_keccak256, xor
 from protocol.errors import FrameError, OversizedFrameError, UsageError
 from protocol.handshake import Secrets
 
@@ -155,8 +153,8 @@ def _absorb_body(mac: RunningHash, body: bytes, cipher: Callable[[bytes], bytes]
     return mac.digest()[:BLOCK_BYTES]
 
 
-# A type to the type checker, and the better of the two classes when it runs.
-FrameCipher = PythonFrameCipher
-if not TYPE_CHECKING:
-    with suppress(ImportError):
-        FrameCipher = import_module("protocol._native").FrameCipher
+# To the type checker a class; when it runs, the better of the two.
+if TYPE_CHECKING:
+    FrameCipher = PythonFrameCipher
+else:
+    FrameCipher = PythonFrameCipher if NATIVE is None else NATIVE.FrameCipher

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import crypto
-from protocol.crypto import Point, PrivateKey, recover
+from protocol.crypto import Buffer, Point, PrivateKey, recover
 from protocol.errors import HandshakeError, UsageError
 from tests.vectors import load
 
@@ -308,11 +308,12 @@ def test_keccak_is_the_original_and_not_sha_3() -> None:
     assert crypto.keccak256(b"") != hashlib.sha3_256(b"").digest()
 
 
+@pytest.mark.parametrize("keccak256", [crypto.python_keccak256, crypto.keccak256], ids=["python", "compiled"])
 @repeatable
 @given(data=st.binary(max_size=400))
-def test_keccak_is_pycryptodomes(data: bytes) -> None:
-    assert crypto.keccak256(data) == spec_keccak(data)
-    assert crypto.keccak256(bytearray(data)) == crypto.keccak256(memoryview(data)) == spec_keccak(data)
+def test_keccak_is_pycryptodomes(keccak256: Callable[[Buffer], bytes], data: bytes) -> None:
+    assert keccak256(data) == spec_keccak(data)
+    assert keccak256(bytearray(data)) == keccak256(memoryview(data)) == spec_keccak(data)
 
 
 @repeatable
@@ -359,23 +360,6 @@ def test_the_keystream_is_pycryptodomes_however_it_is_cut(key: bytes, counter: b
 def test_single_blocks_are_pycryptodomes(key: bytes, blocks: list[bytes]) -> None:
     cipher = crypto.aes_ecb(key)
     assert [cipher.update(block) for block in blocks] == [AES.new(key, AES.MODE_ECB).encrypt(block) for block in blocks]
-
-
-@pytest.mark.parametrize("made_by", [crypto.python_aes_128_ctr, crypto.aes_128_ctr], ids=["python", "compiled"])
-@repeatable
-@given(key=st.binary(min_size=16, max_size=16), counter=st.binary(min_size=16, max_size=16), data=st.binary(max_size=100))
-def test_one_message_under_the_keystream(made_by: Callable[..., bytes], key: bytes, counter: bytes, data: bytes) -> None:
-    blocks = Counter.new(128, initial_value=int.from_bytes(counter, "big"), allow_wraparound=True)
-    expected = AES.new(key, AES.MODE_CTR, counter=blocks).encrypt(data)
-    assert made_by(key, counter, data) == made_by(key, counter, memoryview(data)) == expected
-
-
-@pytest.mark.parametrize("sizes", [(15, 16), (32, 16), (16, 12), (0, 0)])
-def test_compiled_aes_takes_no_other_sizes(sizes: tuple[int, int]) -> None:
-    if not crypto.IS_COMPILED:
-        pytest.skip("nothing is compiled")
-    with pytest.raises(ValueError, match="16 bytes"):
-        crypto.aes_128_ctr(bytes(sizes[0]), bytes(sizes[1]), b"data")
 
 
 # --- small operations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import coincurve
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import ecies
-from protocol.crypto import Entropy, PrivateKey
+from protocol.crypto import NATIVE, Entropy, PrivateKey
 from protocol.errors import HandshakeError
 from tests.vectors import load
 
@@ -30,6 +30,18 @@ MAC_DATA = b"\x01\x23"
 texts = st.binary(max_size=600)
 short = st.binary(max_size=8)
 seeds = st.binary(min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module", params=["python", "compiled"], autouse=True)
+def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this file is run with both halves, which give the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(ecies, "encrypt", ecies.python_encrypt)
+            patch.setattr(ecies, "decrypt", ecies.python_decrypt)
+        elif NATIVE is None:
+            pytest.skip("nothing is compiled")
+        yield
 
 
 def scripted(draws: Iterable[bytes]) -> Entropy:
@@ -243,3 +255,37 @@ def test_the_invalid_point_of_geths_proof_of_concept_is_refused() -> None:
 )
 def test_a_point_off_the_curve_is_refused_before_any_key_is_derived(point: bytes) -> None:
     assert "not on the curve" in refuse(b"\x04" + point + SEALED[65:])
+
+
+# --- what compiled code is given
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(b"s" * 32, b"i" * 15, b"text", b""), (b"s" * 32, b"i" * 17, b"text", b""), (b"s" * 32, b"i" * 16, bytes(2**24), b"")],
+)
+def test_compiled_encryption_takes_an_iv_and_a_packet(arguments: tuple[bytes, bytes, bytes, bytes]) -> None:
+    if NATIVE is None:
+        pytest.skip("nothing is compiled")
+    with pytest.raises(ValueError, match="an IV of 16 bytes"):
+        NATIVE.ecies_encrypt(*arguments)
+
+
+@pytest.mark.parametrize("size", [0, 47, 2**24])
+def test_compiled_decryption_takes_a_packet(size: int) -> None:
+    if NATIVE is None:
+        pytest.skip("nothing is compiled")
+    with pytest.raises(ValueError, match="an IV of 16 bytes"):
+        NATIVE.ecies_decrypt(b"s" * 32, bytes(size), b"")
+
+
+@repeatable
+@given(shared=st.binary(min_size=32, max_size=32), iv=st.binary(min_size=16, max_size=16), text=texts, mac_data=short)
+def test_both_halves_give_the_same(shared: bytes, iv: bytes, text: bytes, mac_data: bytes) -> None:
+    sealed = ecies.python_encrypt(shared, iv, text, mac_data)
+    assert ecies.encrypt(shared, iv, text, mac_data) == sealed
+    assert ecies.decrypt(shared, sealed, mac_data) == ecies.python_decrypt(shared, sealed, mac_data) == text
+    for at in range(0, len(sealed), 7):
+        spoiled = sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :]
+        assert ecies.decrypt(shared, spoiled, mac_data) is ecies.python_decrypt(shared, spoiled, mac_data) is None
+    assert ecies.decrypt(shared, sealed, mac_data + b"x") is None
