@@ -23,7 +23,7 @@ from engine.engine import Engine, listen
 from engine.identity import Identity
 from engine.settings import setting_fields
 from engine.terminal import Arguments
-from protocol.crypto import NATIVE
+from protocol.native import NATIVE
 
 log = structlog.get_logger()
 

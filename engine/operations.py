@@ -22,8 +22,8 @@ from engine.rpc import CommandError
 from engine.sessions import SessionView
 from protocol import control, eth
 from protocol.control import CallId, SessionId, Traffic, WorkerId
-from protocol.crypto import NATIVE
 from protocol.events import EndedBy, Stage
+from protocol.native import NATIVE
 from protocol.p2p import Capability
 
 if TYPE_CHECKING:

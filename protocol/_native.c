@@ -1,5 +1,6 @@
-/* The compiled twin of `PythonFrameCipher` in frames.py, and of the symmetric half of ecies.py: the same rules and errors,
- * in a fifth of the time. Whoever has no C compiler runs the Python ones; tests hold the two against each other.
+/* The compiled twins of `PythonFrameCipher` in frames.py, of the symmetric half of ecies.py, and of the decoder in rlp.py:
+ * the same rules and errors, in a fifth of the time. Whoever has no C compiler runs the Python ones; tests hold the two
+ * against each other.
  *
  * AES and SHA-256 are OpenSSL's, out of the libcrypto that Python's own ssl module uses, found when the module is loaded. Keccak is
  * here: no library hands out digests of a running Keccak-256 without finishing it but safe-pysha3, which is Python's.
@@ -25,10 +26,15 @@ enum {
     RATE_BYTES = 136,               /* of Keccak-256: what one permutation absorbs */
     MAX_FRAME_BYTES = 0xFFFFFF,     /* the size field has 24 bits */
     MAX_FIRST_FRAME_BYTES = 2048,   /* see frames.py */
-    FIRST_CONTENT_BYTES = 64 * 1024 /* a header alone makes nobody set aside more than this */
+    FIRST_CONTENT_BYTES = 64 * 1024, /* a header alone makes nobody set aside more than this */
+    /* As in rlp.py. */
+    SHORT_STRING = 0x80,
+    SHORT_LIST = 0xC0,
+    SHORT_MAX_BYTES = 55,
+    MAX_DEPTH = 16
 };
 
-static PyObject *frame_error, *oversized_frame_error, *usage_error;
+static PyObject *frame_error, *oversized_frame_error, *usage_error, *rlp_error;
 
 /* -- Keccak-256, FIPS 202's permutation with Ethereum's padding ---------------------------------------------------------- */
 
@@ -627,6 +633,111 @@ static int encrypt_once(const EciesKeys *keys, const uint8_t *iv, uint8_t *out, 
     return result;
 }
 
+/* -- RLP: see rlp.py ------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int is_list;
+    Py_ssize_t payload, end;
+} Bounds;
+
+static int refuse_rlp(const char *words)
+{
+    PyErr_SetString(rlp_error, words);
+    return -1;
+}
+
+static int find_bounds(const uint8_t *data, Py_ssize_t start, Py_ssize_t limit, Bounds *found)
+{
+    if (start >= limit)
+        return refuse_rlp("the RLP ends early");
+    const uint8_t first = data[start];
+    if (first < SHORT_STRING) {
+        *found = (Bounds){0, start, start + 1};
+        return 0;
+    }
+    found->is_list = first >= SHORT_LIST;
+    uint64_t length = first - (found->is_list ? SHORT_LIST : SHORT_STRING);
+    Py_ssize_t payload = start + 1;
+    if (length > SHORT_MAX_BYTES) {
+        payload += (Py_ssize_t)(length - SHORT_MAX_BYTES);
+        if (payload > limit)
+            return refuse_rlp("the RLP ends early");
+        length = 0;
+        for (Py_ssize_t at = start + 1; at < payload; at++)
+            length = length << 8 | data[at];
+        if (length <= SHORT_MAX_BYTES || data[start + 1] == 0)
+            return refuse_rlp("a length that is not written in its shortest form");
+    }
+    if (length > (uint64_t)(limit - payload))
+        return refuse_rlp("the RLP ends early");
+    if (!found->is_list && length == 1 && data[payload] < SHORT_STRING)
+        return refuse_rlp("a byte that is not written in its shortest form");
+    found->payload = payload;
+    found->end = payload + (Py_ssize_t)length;
+    return 0;
+}
+
+static PyObject *read_item(const uint8_t *data, Py_ssize_t start, Py_ssize_t limit, int depth, Py_ssize_t *left,
+                           Py_ssize_t *end)
+{
+    Bounds found;
+    if (--*left < 0) {
+        refuse_rlp("more RLP items than fit the message");
+        return NULL;
+    }
+    if (find_bounds(data, start, limit, &found))
+        return NULL;
+    *end = found.end;
+    if (!found.is_list)
+        return PyBytes_FromStringAndSize((const char *)data + found.payload, found.end - found.payload);
+    if (depth > MAX_DEPTH) {
+        refuse_rlp("RLP lists nested too deep");
+        return NULL;
+    }
+    PyObject *items = PyList_New(0);
+    for (Py_ssize_t at = found.payload; items != NULL && at < found.end;) {
+        PyObject *item = read_item(data, at, found.end, depth + 1, left, &at);
+        if (item == NULL || PyList_Append(items, item))
+            Py_CLEAR(items);
+        Py_XDECREF(item);
+    }
+    return items;
+}
+
+static PyObject *native_rlp_bounds(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    Bounds found;
+    if (count != 3 || !PyBytes_Check(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError, "rlp_bounds takes bytes, a start and a limit");
+        return NULL;
+    }
+    const Py_ssize_t start = PyLong_AsSsize_t(arguments[1]), limit = PyLong_AsSsize_t(arguments[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (start < 0 || limit > PyBytes_GET_SIZE(arguments[0])) {
+        PyErr_SetString(PyExc_IndexError, "start and limit are not in the data");
+        return NULL;
+    }
+    if (find_bounds((const uint8_t *)PyBytes_AS_STRING(arguments[0]), start, limit, &found))
+        return NULL;
+    return Py_BuildValue("Onn", found.is_list ? Py_True : Py_False, found.payload, found.end);
+}
+
+static PyObject *native_rlp_read(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    Py_ssize_t end;
+    if (count != 2 || !PyBytes_Check(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError, "rlp_read takes bytes and the most items");
+        return NULL;
+    }
+    Py_ssize_t left = PyLong_AsSsize_t(arguments[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(arguments[0]);
+    PyObject *item = read_item(data, 0, PyBytes_GET_SIZE(arguments[0]), 1, &left, &end);
+    return item == NULL ? NULL : Py_BuildValue("Nn", item, end);
+}
+
 /* -- the module -------------------------------------------------------------------------------------------------------------- */
 
 static PyObject *native_keccak256(PyObject *Py_UNUSED(module), PyObject *argument)
@@ -699,6 +810,8 @@ static PyMethodDef native_methods[] = {
     {"keccak256", native_keccak256, METH_O, NULL},
     {"ecies_encrypt", native_ecies_encrypt, METH_VARARGS, NULL},
     {"ecies_decrypt", native_ecies_decrypt, METH_VARARGS, NULL},
+    {"rlp_bounds", (PyCFunction)(void (*)(void))native_rlp_bounds, METH_FASTCALL, NULL},
+    {"rlp_read", (PyCFunction)(void (*)(void))native_rlp_read, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -715,8 +828,9 @@ PyMODINIT_FUNC PyInit__native(void)
     frame_error = PyObject_GetAttrString(errors, "FrameError");
     oversized_frame_error = PyObject_GetAttrString(errors, "OversizedFrameError");
     usage_error = PyObject_GetAttrString(errors, "UsageError");
+    rlp_error = PyObject_GetAttrString(errors, "RlpError");
     Py_DECREF(errors);
-    if (frame_error == NULL || oversized_frame_error == NULL || usage_error == NULL || load_libcrypto())
+    if (frame_error == NULL || oversized_frame_error == NULL || usage_error == NULL || rlp_error == NULL || load_libcrypto())
         return NULL;
     PyObject *type = PyType_FromSpec(&cipher_spec);
     module = PyModule_Create(&native_module);

@@ -3,7 +3,7 @@
 It knows keys, points, digests and ciphers; it does not know what they are for. ECDH with a secret runs in constant
 time through `secp256k1_ecdh`; the variable-time `multiply` of coincurve is never used.
 
-`_native.c` is the other door: what is done with every frame and handshake, compiled, where there is a compiler.
+`_native.c` is the other door: what is done with every frame and handshake, compiled (see `native.py`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from contextlib import suppress
-from importlib import import_module
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import sha3
 from coincurve._libsecp256k1 import ffi, lib
@@ -21,11 +19,7 @@ from coincurve.context import GLOBAL_CONTEXT
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from protocol.errors import HandshakeError, UsageError
-
-# The compiled module, where there is one.
-NATIVE: Any = None
-with suppress(ImportError):
-    NATIVE = import_module("protocol._native")
+from protocol.native import NATIVE
 
 # Given a count, that many random bytes: entropy is an argument everywhere in `protocol`.
 Entropy = Callable[[int], bytes]

@@ -10,7 +10,6 @@ from typing import Final
 
 from protocol.crypto import (
     ID_BYTES,
-    NATIVE,
     Entropy,
     Point,
     PrivateKey,
@@ -20,6 +19,7 @@ from protocol.crypto import (
     sha256,
 )
 from protocol.errors import HandshakeError
+from protocol.native import NATIVE
 
 POINT_PREFIX: Final = 0x04
 IV_BYTES: Final = 16

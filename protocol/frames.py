@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from protocol.crypto import NATIVE, RunningHash, aes_ctr, aes_ecb, is_same, running_keccak256, xor
+from protocol.crypto import RunningHash, aes_ctr, aes_ecb, is_same, running_keccak256, xor
 from protocol.errors import FrameError, OversizedFrameError, UsageError
 from protocol.handshake import Secrets
+from protocol.native import NATIVE
 
 # The size field has 24 bits.
 MAX_FRAME_BYTES: Final = 0xFFFFFF

@@ -49,9 +49,10 @@ from protocol.control import (
     SetHead,
     Traffic,
 )
-from protocol.crypto import NATIVE, PrivateKey
+from protocol.crypto import PrivateKey
 from protocol.errors import DisconnectReason
 from protocol.events import EndedBy, Stage
+from protocol.native import NATIVE
 from tests.engine.played import until
 from tests.engine.scene import (
     ENODE,

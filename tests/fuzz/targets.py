@@ -83,7 +83,17 @@ class Script:
 
 
 def rlp_item(data: bytes) -> None:
-    """What decodes encodes to the same bytes; what is an `RlpError` is no item to the oracle either, or nested too deep."""
+    """What decodes encodes to the same bytes; what is an `RlpError` is no item to the oracle either, or nested too deep.
+
+    Python and compiled code say the same.
+    """
+    outcomes = []
+    for read in (rlp.python_read, rlp.read):
+        try:
+            outcomes.append(repr(read(data, rlp.MAX_ITEMS)))
+        except RlpError as error:
+            outcomes.append(repr(error))
+    assert outcomes[0] == outcomes[1]
     try:
         item, end = rlp.decode_prefix(data)
     except RlpError:

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import ecies
-from protocol.crypto import NATIVE, Entropy, PrivateKey
+from protocol.crypto import Entropy, PrivateKey
 from protocol.errors import HandshakeError
+from protocol.native import NATIVE
 from tests.vectors import load
 
 repeatable = settings(derandomize=True, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +13,23 @@ from hypothesis import strategies as st
 
 from protocol import rlp
 from protocol.errors import RlpError
+from protocol.native import NATIVE
 from protocol.rlp import MAX_DEPTH, MAX_ITEMS, Item
 
 repeatable = settings(derandomize=True, deadline=None)
+
+
+@pytest.fixture(scope="module", params=["python", "compiled"], autouse=True)
+def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this file is run with both decoders, which give the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(rlp, "bounds", rlp.python_bounds)
+            patch.setattr(rlp, "read", rlp.python_read)
+        elif NATIVE is None:
+            pytest.skip("nothing is compiled")
+        yield
+
 
 strings = st.binary(max_size=70)
 items = st.recursive(strings, lambda inner: st.lists(inner, max_size=6), max_leaves=20)
@@ -465,3 +480,45 @@ def test_what_follows_the_elements_is_not_looked_at() -> None:
 def test_elements_of_no_list_or_a_broken_one_are_an_error(data: bytes) -> None:
     with pytest.raises(RlpError):
         rlp.raw_elements(data, 3)
+
+
+# --- the two decoders side by side
+
+
+def outcome_of(call: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except RlpError as error:
+        return repr(error)
+
+
+@settings(repeatable, max_examples=500)
+@given(
+    data=st.one_of(nearly_right, st.binary(max_size=80), items.map(rlp.encode)),
+    most=st.integers(0, 8),
+    start=st.integers(0, 9),
+)
+def test_whatever_comes_both_say_the_same(data: bytes, most: int, start: int) -> None:
+    assert outcome_of(rlp.read, data, most) == outcome_of(rlp.python_read, data, most)
+    for limit in range(len(data) + 1):
+        assert outcome_of(rlp.bounds, data, start, limit) == outcome_of(rlp.python_bounds, data, start, limit)
+
+
+@pytest.mark.parametrize("size", ["bf" + "ff" * 8, "ff" + "ff" * 8, "bf7fffffffffffffff", "ff8000000000000000"])
+def test_a_length_beyond_every_machine_is_only_too_long(size: str) -> None:
+    data = bytes.fromhex(size) + b"text"
+    assert outcome_of(rlp.read, data, 9) == outcome_of(rlp.python_read, data, 9) == "RlpError('the RLP ends early')"
+
+
+@pytest.mark.parametrize(
+    "arguments", [(b"ab", 0, 3), (b"ab", -1, 2), (memoryview(b"ab"), 0, 2), (b"ab", 0), (b"ab", "0", 2)]
+)
+def test_compiled_code_looks_at_what_it_is_given(arguments: tuple[Any, ...]) -> None:
+    if NATIVE is None:
+        pytest.skip("nothing is compiled")
+    with pytest.raises((TypeError, IndexError)):
+        NATIVE.rlp_bounds(*arguments)
+    with pytest.raises(TypeError):
+        NATIVE.rlp_read("text", 1)
+    with pytest.raises(TypeError):
+        NATIVE.rlp_read(b"")
