@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import coincurve
@@ -16,10 +16,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import crypto
-from protocol.crypto import Buffer, Point, PrivateKey, recover
+from protocol.crypto import Point, PrivateKey, recover
 from protocol.errors import HandshakeError, UsageError
+from protocol.native import NATIVE
 from tests.vectors import load
 
+
+@pytest.fixture(scope="module", params=["python", "compiled"], autouse=True)
+def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this file is run with both ways to the curve, which give the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            for name in ("curve_parse", "curve_create", "curve_ecdh", "curve_recover", "keccak256"):
+                patch.setattr(crypto, name, getattr(crypto, f"python_{name}"))
+        elif NATIVE is None:
+            pytest.skip("nothing is compiled")
+        yield
+
+
+# As they are before a test puts Python's in their place.
+CURVE: tuple[Callable[..., Any], ...] = (crypto.curve_parse, crypto.curve_create, crypto.curve_ecdh, crypto.curve_recover)
 repeatable = settings(derandomize=True, deadline=None)
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -308,12 +324,11 @@ def test_keccak_is_the_original_and_not_sha_3() -> None:
     assert crypto.keccak256(b"") != hashlib.sha3_256(b"").digest()
 
 
-@pytest.mark.parametrize("keccak256", [crypto.python_keccak256, crypto.keccak256], ids=["python", "compiled"])
 @repeatable
 @given(data=st.binary(max_size=400))
-def test_keccak_is_pycryptodomes(keccak256: Callable[[Buffer], bytes], data: bytes) -> None:
-    assert keccak256(data) == spec_keccak(data)
-    assert keccak256(bytearray(data)) == keccak256(memoryview(data)) == spec_keccak(data)
+def test_keccak_is_pycryptodomes(data: bytes) -> None:
+    assert crypto.keccak256(data) == spec_keccak(data)
+    assert crypto.keccak256(bytearray(data)) == crypto.keccak256(memoryview(data)) == spec_keccak(data)
 
 
 @repeatable
@@ -378,3 +393,13 @@ def test_only_equal_bytes_are_the_same(left: bytes, right: bytes) -> None:
 def test_exclusive_or_goes_byte_by_byte_and_keeps_leading_zeros(pair: tuple[bytes, bytes]) -> None:
     left, right = pair
     assert crypto.xor(left, right) == bytes(a ^ b for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("function", "lengths"), [(0, [63]), (1, [31]), (2, [64, 33]), (2, [63, 32]), (3, [31, 65]), (3, [32, 64])]
+)
+def test_compiled_code_takes_no_other_lengths(function: int, lengths: list[int]) -> None:
+    if NATIVE is None:
+        pytest.skip("nothing is compiled")
+    with pytest.raises(ValueError, match="bytes belong here"):
+        CURVE[function](*map(bytes, lengths))
