@@ -1,4 +1,4 @@
-"""`pip install .` compiles `protocol/_native.c` where it can; where it cannot, the wheel is Python alone."""
+"""`pip install .` compiles `protocol/c` where it can; where it cannot, the wheel is Python alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]  # it is the sa
         command = [Path(self.root) / "bin" / "compile", sys.executable, folder]
         made = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
         if made.returncode:
-            self.app.display_warning(f"protocol/_native.c is not compiled, frames will be slower: {made.stderr}")
+            self.app.display_warning(f"protocol/c is not compiled, frames will be slower: {made.stderr}")
             return
         file = Path(made.stdout.strip())
         build_data["force_include"][str(file)] = f"protocol/{file.name}"

@@ -3,7 +3,7 @@
 It knows keys, points, digests and ciphers; it does not know what they are for. ECDH with a secret runs in constant
 time through `secp256k1_ecdh`; the variable-time `multiply` of coincurve is never used.
 
-`_native.c` is the other door: what is done with every frame and handshake, compiled (see `native.py`).
+`c/` is the other door: what is done with every frame and handshake, compiled (see `native.py`).
 """
 
 from __future__ import annotations

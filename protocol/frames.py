@@ -3,7 +3,7 @@
 One call takes a chunk as it came from the socket and yields every whole frame in it. It knows lengths, MACs and the
 two keystreams; it does not know what a message is.
 
-`FrameCipher` is the compiled twin in `_native.c` where there is one, else `PythonFrameCipher`: a frame of 64 bytes is
+`FrameCipher` is the compiled twin in `c/frames.c` where there is one, else `PythonFrameCipher`: a frame of 64 bytes is
 opened in 1.5 µs or in 5.4 (`PYTHONPATH=. python -m tests.bench.frames`). Both do the same, to the words of an error.
 """
 

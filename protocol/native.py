@@ -1,4 +1,4 @@
-"""`_native.c`, where it is compiled: what is done with every frame, handshake and message, in a fraction of the time.
+"""The C code in `c/`, where it is compiled: what is done with every frame, handshake and message, in a fraction of the time.
 
 Each function and class of it has a twin in Python, which runs where it is missing, and gives the same to the words of
 an error. `bin/compile` makes it.
