@@ -252,6 +252,9 @@ def is_same(left: bytes, right: bytes) -> bool:
     return hmac.compare_digest(left, right)
 
 
-def xor(left: bytes, right: bytes) -> bytes:
+def python_xor(left: bytes, right: bytes) -> bytes:
     """Exclusive or of two byte strings of one length."""
     return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(len(left), "big")
+
+
+xor: Callable[[bytes, bytes], bytes] = python_xor if NATIVE is None else NATIVE.xor

@@ -154,3 +154,21 @@ PyObject *native_keccak256(PyObject *Py_UNUSED(module), PyObject *argument)
     digest_so_far(&state, digest, DIGEST_BYTES);
     return PyBytes_FromStringAndSize((const char *)digest, DIGEST_BYTES);
 }
+
+PyObject *native_xor(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 2 || !PyBytes_Check(arguments[0]) || !PyBytes_Check(arguments[1]) ||
+        PyBytes_GET_SIZE(arguments[0]) != PyBytes_GET_SIZE(arguments[1])) {
+        PyErr_SetString(PyExc_ValueError, "xor takes two byte strings of one length");
+        return NULL;
+    }
+    const Py_ssize_t size = PyBytes_GET_SIZE(arguments[0]);
+    PyObject *result = PyBytes_FromStringAndSize(NULL, size);
+    if (result == NULL)
+        return NULL;
+    const char *left = PyBytes_AS_STRING(arguments[0]), *right = PyBytes_AS_STRING(arguments[1]);
+    char *out = PyBytes_AS_STRING(result);
+    for (Py_ssize_t at = 0; at < size; at++)
+        out[at] = left[at] ^ right[at];
+    return result;
+}

@@ -19,12 +19,13 @@ static int derive_ecies_keys(const char *secret, Py_ssize_t secret_bytes, EciesK
 
 static int encrypt_once(const EciesKeys *keys, const uint8_t *iv, uint8_t *out, const void *in, size_t size)
 {
-    EVP_CIPHER_CTX *context = new_context(aes_128_ctr, keys->encryption, iv);
+    /* Always the same one, with another key: to set one up takes longer than its work. */
+    static EVP_CIPHER_CTX *context;
     if (context == NULL)
+        context = new_context(aes_128_ctr, keys->encryption, iv);
+    else if (restart_context(context, keys->encryption, iv))
         return -1;
-    const int result = encrypt(context, out, in, size);
-    free_context(context);
-    return result;
+    return context == NULL ? -1 : encrypt(context, out, in, size);
 }
 
 /* Ciphertext and tag of ECIES under a shared secret. */

@@ -74,6 +74,14 @@ EVP_CIPHER_CTX *new_context(const EVP_CIPHER *cipher, const uint8_t *key, const 
     return context;
 }
 
+int restart_context(EVP_CIPHER_CTX *context, const uint8_t *key, const uint8_t *counter)
+{
+    if (encrypt_init(context, NULL, NULL, key, counter))
+        return 0;
+    PyErr_SetString(PyExc_SystemError, "AES of libcrypto failed");
+    return -1;
+}
+
 void free_context(EVP_CIPHER_CTX *context)
 {
     context_free(context);

@@ -6,6 +6,7 @@ PyObject *frame_error, *oversized_frame_error, *usage_error, *rlp_error;
 
 static PyMethodDef native_methods[] = {
     {"keccak256", native_keccak256, METH_O, NULL},
+    {"xor", (PyCFunction)(void (*)(void))native_xor, METH_FASTCALL, NULL},
     {"ecies_encrypt", native_ecies_encrypt, METH_VARARGS, NULL},
     {"ecies_decrypt", native_ecies_decrypt, METH_VARARGS, NULL},
     {"curve", native_curve, METH_VARARGS, NULL},

@@ -49,6 +49,8 @@ extern const EVP_CIPHER *aes_128_ctr, *aes_256_ctr, *aes_256_ecb;
 int load_libcrypto(void);
 /* NULL with an exception set where there is none. */
 EVP_CIPHER_CTX *new_context(const EVP_CIPHER *cipher, const uint8_t *key, const uint8_t *counter);
+/* The same cipher with another key. */
+int restart_context(EVP_CIPHER_CTX *context, const uint8_t *key, const uint8_t *counter);
 /* Wipes its key; NULL is fine. */
 void free_context(EVP_CIPHER_CTX *context);
 /* CTR or ECB on whole blocks: as many bytes come out as go in. */
@@ -67,6 +69,7 @@ PyObject *native_ecies_encrypt(PyObject *module, PyObject *arguments);          
 PyObject *native_ecies_decrypt(PyObject *module, PyObject *arguments);
 PyObject *native_curve(PyObject *module, PyObject *arguments);                           /* crypto.c */
 PyObject *native_keccak256(PyObject *module, PyObject *argument);
+PyObject *native_xor(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *native_rlp_bounds(PyObject *module, PyObject *const *arguments, Py_ssize_t count); /* rlp.c */
 PyObject *native_rlp_read(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 

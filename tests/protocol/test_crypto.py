@@ -27,7 +27,7 @@ def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test of this file is run with both ways to the curve, which give the same."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "python":
-            for name in ("curve_parse", "curve_create", "curve_ecdh", "curve_recover", "keccak256"):
+            for name in ("curve_parse", "curve_create", "curve_ecdh", "curve_recover", "keccak256", "xor"):
                 patch.setattr(crypto, name, getattr(crypto, f"python_{name}"))
         elif NATIVE is None:
             pytest.skip("nothing is compiled")
