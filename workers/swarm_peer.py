@@ -27,6 +27,7 @@ from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 from protocol.swarm import Ends, Fault, Latencies, Request, Scenario, bucket_of
 from workers.swarm_personality import PERSONALITIES
 from workers.swarm_plan import PeerPlan, Rhythm
+from workers.swarm_session import EchoingSession
 
 _ANNOUNCEMENT_ID: Final = 0x08
 _TRANSACTIONS_ID: Final = 0x02
@@ -162,7 +163,8 @@ class Peer:
         self._due: dict[Callable[[float], None], tuple[float, Rhythm]] = {}
         # When it leaves; infinite for when the swarm ends.
         self._leaves_at = math.inf
-        self.session = Session(self._setup(), now=now)
+        session_class = EchoingSession if self._personality.echoes_goodbye else Session
+        self.session = session_class(self._setup(), now=now)
         self._version = 0
         if self.is_admitted:
             self.session.admit(now=now)

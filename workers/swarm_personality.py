@@ -22,13 +22,16 @@ _NODE_DATA: Final = SubProtocol(Capability("nodedata", 1), 2)
 
 
 class Personality(msgspec.Struct, frozen=True):
-    """One client. `leaves_with` is the reason when it makes room for others, `opening` what it asks for at first."""
+    """One client. `leaves_with` is the reason when it makes room for others, `echoes_goodbye` whether it answers a
+    Disconnect with its own, `opening` what it asks for at first.
+    """
 
     client: str
     protocols: tuple[SubProtocol, ...]
     ping_interval_seconds: float
     ping_seconds: float
     leaves_with: DisconnectReason
+    echoes_goodbye: bool = False
     opening: Request | None = None
     # Elements after the five of the specification, which EIP-8 asks to ignore.
     extra: tuple[rlp.Encodable, ...] = ()
@@ -61,6 +64,7 @@ def _eth(*versions: int) -> tuple[SubProtocol, ...]:
 
 
 # Pings: geth and erigon every 15 s with 30 s of silence at most, reth 60 s after a pong, nethermind every 10 s.
+# Told goodbye, reth and nethermind close without a word.
 PERSONALITIES: Final[Mapping[Client, Personality]] = {
     Client.GETH: Personality(
         "Geth/v1.17.6-stable-02b73d4e/linux-amd64/go1.26.1",
@@ -68,6 +72,7 @@ PERSONALITIES: Final[Mapping[Client, Personality]] = {
         15.0,
         30.0,
         DisconnectReason.USELESS_PEER,
+        echoes_goodbye=True,
     ),
     Client.RETH: Personality(
         "reth/v2.5.1-5b050fe/x86_64-unknown-linux-gnu",
@@ -83,7 +88,7 @@ PERSONALITIES: Final[Mapping[Client, Personality]] = {
         15.0,
         DisconnectReason.TOO_MANY_PEERS,
         # It checks the head of a new peer before it trusts it with anything.
-        Request.HEADERS,
+        opening=Request.HEADERS,
     ),
     Client.ERIGON: Personality(
         "erigon/v3.3.0-0030f752/linux-amd64/go1.25.3",
@@ -91,8 +96,10 @@ PERSONALITIES: Final[Mapping[Client, Personality]] = {
         15.0,
         30.0,
         DisconnectReason.USELESS_PEER,
-        Request.HEADERS,
+        # Its p2p layer is go-ethereum's.
+        echoes_goodbye=True,
+        opening=Request.HEADERS,
         # A spare element: what comes after the five must be ignored.
-        (b"spare",),
+        extra=(b"spare",),
     ),
 }
