@@ -7,15 +7,12 @@ its workers. It is here because it calls the engine's commands and reads its eve
 from __future__ import annotations
 
 import argparse
+import os
 import resource
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from engine.client import EngineError, EngineUnavailableError
 from engine.config import (
@@ -28,25 +25,23 @@ from engine.config import (
     load_chain,
 )
 from engine.dialer import EnodeError, parse_enode
-from engine.swarm_fleet import SwarmFleet
-from engine.swarm_plot import plot
+from engine.swarm_run import Run
 from engine.swarm_scenario import load_scenario, scenario_file, scenario_names
-from engine.swarm_summary import Moment, Summary
-from engine.swarm_watch import Cost, Watch
-from engine.terminal import Arguments, as_json, fail
-from protocol.swarm import Address, Begin, Latencies, Report, Scenario, percentile
+from engine.swarm_watch import Watch
+from engine.terminal import Arguments, fail
+from protocol.forkid import Chain
+from protocol.swarm import Address, Begin, Scenario
 
 PROGRAM: Final = "rlpx-swarm"
-_POLL_SECONDS: Final = 0.1
-_MOMENT_SECONDS: Final = 1.0
 # A process needs some descriptors beside its sockets.
 _SPARE_DESCRIPTORS: Final = 64
-# The processes report their last word within their farewell, the command waits a little longer.
-_FAREWELL_SECONDS: Final = 15.0
-_BAR_CHARACTERS: Final = 24
+_MOST_PORT: Final = 0xFFFF
+# It travels in 64 bits.
+_MOST_SEED: Final = 2**63 - 1
 _EPILOG: Final = (
-    "Exit codes: 0 all as the scenario expects, 1 a faulty peer was treated otherwise than expected or the engine "
-    "answered with an error, 64 usage, 69 nobody could be reached, 70 a fault of ours, 78 a mistake in the scenario."
+    "Exit codes: 0 all as the scenario expects, 1 a faulty peer was treated otherwise than expected, no session was "
+    "established, or the engine answered with an error, 64 usage, 69 nobody could be reached or the target was gone before "
+    "the end, 70 a process of the swarm was lost or another fault of ours, 77 permission, 78 a mistake in the scenario."
 )
 
 
@@ -73,13 +68,13 @@ def parser() -> argparse.ArgumentParser:
         help=f"one of {', '.join(scenario_names())}, or a TOML file (default: smoke)",
     )
     arguments.add_argument(
-        "--chain", metavar="NAME|FILE", default="mainnet", help="the chain of the target (default: mainnet)"
+        "--chain", metavar="NAME|FILE", help="the chain of the target (default: that of --run-dir's engine, or mainnet)"
     )
     arguments.add_argument("--peers", type=int, metavar="N", help="instead of the scenario's number")
     arguments.add_argument("--processes", type=int, metavar="P", help="instead of the scenario's number")
     arguments.add_argument("--seconds", type=float, metavar="S", help="instead of the scenario's time")
     arguments.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="the same seed makes the same swarm (default: 1)"
+        "--seed", type=int, default=1, metavar="N", help="the same seed makes the same swarm (default: 1)"
     )
     arguments.add_argument(
         "--any-reason",
@@ -95,206 +90,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     given = parser().parse_args(arguments)
     try:
-        changes = {name: value for name in ("peers", "processes", "seconds") if (value := getattr(given, name)) is not None}
-        scenario = load_scenario(scenario_file(given.scenario), changes)
-        _raise_descriptors(scenario)
-        watch = Watch(given.run_dir) if given.run_dir else None
-        try:
-            begin = _begin(given, scenario, watch)
-            code = Command(given, begin, watch).run()
-        finally:
-            if watch is not None:
-                watch.close()
+        code, problem = _carry_out(given)
+        sys.stdout.flush()
     except ConfigError as error:
         fail(PROGRAM, str(error), error.exit_code)
     except EngineUnavailableError as error:
         fail(PROGRAM, str(error), EXIT_UNAVAILABLE)
     except EngineError as error:
         fail(PROGRAM, f"{error.name}: {error}", EXIT_ERROR_ANSWER)
-    sys.exit(code)
+    except KeyboardInterrupt:
+        fail(PROGRAM, "interrupted", EXIT_UNAVAILABLE)
+    except BrokenPipeError:
+        # The reader of our output has gone; so does what Python would still flush at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if problem is not None:
+        fail(PROGRAM, problem, code)
 
 
-class Command:
-    """One run, from the first process to the last word."""
-
-    def __init__(self, given: argparse.Namespace, begin: Begin, watch: Watch | None) -> None:
-        self._given = given
-        self._begin = begin
-        self._watch = watch
-        self._fleet = SwarmFleet()
-        self._summary = Summary()
-        self._moments: list[Moment] = []
-        # Since the last moment.
-        self._reports: list[Report] = []
-        self._cost: Cost | None = None
-        self._moment_at = 0.0
-        self._starts_at = 0.0
-        self._signals = 0
-        # Peers that the engine is still to be told to dial, the next one last.
-        self._undialled: list[tuple[float, str]] = []
-
-    def run(self) -> int:
-        """The exit code."""
-        with _signals(self._on_signal):
-            try:
-                self._fleet.spawn(self._begin)
-                self._prepare_dials()
-                self._starts_at = self._moment_at = self._fleet.go()
-                self._cost = self._watch.cost() if self._watch is not None else None
-                seconds = self._live()
-            finally:
-                self._fleet.close()
-                self._show_progress("")
-        if self._watch is not None:
-            self._watch.settle()
-        self._print(seconds)
-        if self._given.plot:
-            self._write_plot()
-        if not self._summary.counts["connected"]:
-            return EXIT_UNAVAILABLE
-        is_good = self._given.any_reason or self._summary.is_as_expected
-        return 0 if is_good else EXIT_ERROR_ANSWER
-
-    def _live(self) -> float:
-        """Until the time is up and everybody has left; how long the peers were there."""
-        ends_at = self._starts_at + self._begin.scenario.seconds
-        seconds, gives_up_at = 0.0, ends_at + _FAREWELL_SECONDS
-        while not self._fleet.is_over and self._signals < 2:  # noqa: PLR2004 - the second signal is quick
-            now = monotonic()
-            if not seconds and (now >= ends_at or self._signals):
-                seconds, gives_up_at = now - self._starts_at, now + _FAREWELL_SECONDS
-                self._fleet.leave()
-            if now > gives_up_at:
-                break
-            self._reports += [word for word in self._fleet.poll(_POLL_SECONDS) if isinstance(word, Report)]
-            self._dial_due(now)
-            if self._watch is not None:
-                self._watch.read()
-            if now - self._moment_at >= _MOMENT_SECONDS and self._reports:
-                self._take_moment(now)
-            self._show_progress(self._progress(now))
-        self._take_moment(monotonic())
-        return seconds or monotonic() - self._starts_at
-
-    def _on_signal(self) -> None:
-        self._signals += 1
-
-    # -- listening --------------------------------------------------------------------------------------------------------
-
-    def _prepare_dials(self) -> None:
-        """Say where the peers listen, or have the engine dial them."""
-        enodes = sorted(self._fleet.enodes.items(), reverse=True)
-        if self._watch is not None:
-            rate = self._begin.scenario.ramp.peers_per_s
-            self._undialled = [(index / rate if rate else 0.0, enode) for index, enode in enodes]
-            return
-        out = sys.stderr if self._given.json else sys.stdout
-        for _, enode in reversed(enodes):
-            out.write(f"listening {enode}\n")
-        out.flush()
-
-    def _dial_due(self, now: float) -> None:
-        ends_at = now + _POLL_SECONDS
-        while self._undialled and self._undialled[-1][0] <= now - self._starts_at and monotonic() < ends_at:
-            _, enode = self._undialled.pop()
-            assert self._watch is not None  # noqa: S101 - only then is there anything to dial
-            self._watch.client.call("dial", enode=enode)
-
-    # -- showing ----------------------------------------------------------------------------------------------------------
-
-    def _take_moment(self, now: float) -> None:
-        reports, self._reports = self._reports, []
-        seconds = max(now - self._moment_at, 1e-9)
-        self._moment_at = now
-        for report in reports:
-            self._summary.add(report)
-        cost = self._watch.cost() if self._watch is not None else None
-        cpu = (cost.cpu_seconds - self._cost.cpu_seconds) / seconds if cost is not None and self._cost is not None else None
-        self._cost = cost
-        handshakes, requests = _merged(reports, "handshake"), _merged(reports, "request")
-
-        def rate(*names: str) -> float:
-            return sum(report.counts.get(name, 0) for report in reports for name in names) / seconds
-
-        self._moments.append(
-            Moment(
-                seconds=now - self._starts_at,
-                established=self._summary.established,
-                rates={
-                    "established": rate("established"),
-                    "messages": rate("announcements", "transactions", "requests_sent"),
-                    "requests_answered": rate("requests_answered"),
-                },
-                handshake_p50=percentile(handshakes, 0.5),
-                handshake_p99=percentile(handshakes, 0.99),
-                request_p99=percentile(requests, 0.99),
-                swarm_cpu=sum(report.cpu_seconds for report in reports) / seconds,
-                engine_cpu=cpu,
-                engine_memory_bytes=cost.memory_bytes if cost is not None else None,
-            )
-        )
-
-    def _progress(self, now: float) -> str:
-        scenario, summary = self._begin.scenario, self._summary
-        seconds = max(0.0, now - self._starts_at)
-        done = min(1.0, seconds / scenario.seconds)
-        bar = "#" * round(done * _BAR_CHARACTERS)
-        return (
-            f"[{bar:<{_BAR_CHARACTERS}}] {seconds:.0f}/{scenario.seconds:g} s  "
-            f"{summary.established} established of {scenario.peers}, {summary.counts['established']} in all"
-        )
-
-    def _show_progress(self, line: str) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-
-    def _print(self, seconds: float) -> None:
-        watch = self._watch
-        if self._given.json:
-            document: dict[str, Any] = {
-                "scenario": self._given.scenario,
-                "seed": self._given.seed,
-                "peers": self._begin.scenario.peers,
-                "processes": self._begin.scenario.processes,
-                **self._summary.as_json(seconds),
-                "engine": None if watch is None else {"counts": dict(watch.counts), "ends": dict(watch.ends)},
-            }
-            sys.stdout.write(as_json(document, indent=2) + "\n")
-            return
-        scenario = self._begin.scenario
-        sys.stdout.write(
-            f"{scenario.peers} peers over {scenario.processes} processes, seed {self._given.seed}, scenario "
-            f"{self._given.scenario}: {scenario.description}\n" + self._summary.as_text(seconds)
-        )
-        if watch is not None:
-            counts = watch.counts
-            sys.stdout.write(
-                f"\nthe engine saw {counts['established']} established, {counts['closed']} closed, "
-                f"{counts['refused']} refused; "
-                f"{counts['messages_in']} messages of {self._summary.counts['messages_out']} sent, "
-                f"{counts['messages_out']} of which {self._summary.counts['messages_in']} came\n"
-            )
-
-    def _write_plot(self) -> None:
-        scenario = self._begin.scenario
-        title = f"rlpx-swarm {self._given.scenario}: {scenario.peers} peers over {scenario.processes} processes"
-        try:
-            Path(self._given.plot).write_text(plot(title, self._moments))
-        except OSError as error:
-            raise ConfigError(f"--plot: {self._given.plot}: {error.strerror}", EXIT_PERMISSION) from error
+def _carry_out(given: argparse.Namespace) -> tuple[int, str | None]:
+    changes = {name: value for name in ("peers", "processes", "seconds") if (value := getattr(given, name)) is not None}
+    scenario = load_scenario(scenario_file(given.scenario), changes)
+    _check_flags(given)
+    _raise_descriptors(scenario, is_listening=given.listen is not None)
+    if not given.run_dir:
+        return Run(given, begin(given, scenario, None), None).carry_out()
+    with Watch(given.run_dir) as watch:
+        return Run(given, begin(given, scenario, watch), watch).carry_out()
 
 
-def _begin(given: argparse.Namespace, scenario: Scenario, watch: Watch | None) -> Begin:
+def begin(given: argparse.Namespace, scenario: Scenario, watch: Watch | None) -> Begin:
     """What every process is told. Raises `ConfigError`."""
-    chain = load_chain(given.chain)
+    chain = _chain(given.chain, watch)
     if given.listen is not None:
-        if given.target is not None:
-            raise ConfigError("--listen and --target exclude each other", EXIT_USAGE)
         try:
             host, port = host_port(given.listen)
         except ValueError as error:
             raise ConfigError(f"--listen: {error}", EXIT_USAGE) from error
+        if port and port + scenario.peers - 1 > _MOST_PORT:
+            raise ConfigError(f"--listen: {scenario.peers} ports from {port} on go beyond {_MOST_PORT}", EXIT_USAGE)
         return Begin(scenario, given.seed, 0, chain, b"", Address(host, port))
     enode = given.target or (watch.enode if watch is not None else None)
     if enode is None:
@@ -306,34 +140,41 @@ def _begin(given: argparse.Namespace, scenario: Scenario, watch: Watch | None) -
     return Begin(scenario, given.seed, 0, chain, target.id, Address(target.host, target.port))
 
 
-def _raise_descriptors(scenario: Scenario) -> None:
+def _check_flags(given: argparse.Namespace) -> None:
+    """What is wrong is said before there is anything to lose. Raises `ConfigError`."""
+    if given.listen is not None and given.target is not None:
+        raise ConfigError("--listen and --target exclude each other", EXIT_USAGE)
+    if not 0 <= given.seed <= _MOST_SEED:
+        raise ConfigError(f"--seed: {given.seed} is not between 0 and {_MOST_SEED}", EXIT_USAGE)
+    if given.plot:
+        file = Path(given.plot)
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise ConfigError(f"--plot: {file} cannot be written", EXIT_PERMISSION)
+
+
+def _chain(name: str | None, watch: Watch | None) -> Chain:
+    """The chain that the flag names, or the engine's where its name is known here. Raises `ConfigError`."""
+    if name is not None or watch is None:
+        return load_chain(name or "mainnet")
+    own = watch.status["chain"]
+    try:
+        chain = load_chain(own["name"])
+    except ConfigError as error:
+        raise ConfigError(f"--chain: the engine's is {own['name']!r}: name its file") from error
+    if (chain.network_id, "0x" + chain.genesis.hex()) != (own["network_id"], own["genesis"]):
+        raise ConfigError(f"--chain: the engine's {own['name']!r} is another than ours: name its file")
+    return chain
+
+
+def _raise_descriptors(scenario: Scenario, *, is_listening: bool) -> None:
     """As many descriptors as are allowed, which the processes inherit. Raises `ConfigError` where they are too few."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    needed = -(-scenario.peers // scenario.processes) + _SPARE_DESCRIPTORS
+    # Who listens has a socket for that as well.
+    needed = len(scenario.part(0)) * (2 if is_listening else 1) + _SPARE_DESCRIPTORS
     if needed > hard:
-        raise ConfigError(f"--peers: {needed} descriptors a process are needed and {hard} allowed; take more --processes")
-
-
-@contextmanager
-def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        on_signal()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _merged(reports: list[Report], name: str) -> Latencies:
-    merged: Latencies = {}
-    for report in reports:
-        for bucket, count in report.latencies.get(name, {}).items():
-            merged[bucket] = merged.get(bucket, 0) + count
-    return merged
+        ways = "more --processes or a higher ulimit -n" if len(scenario.part(0)) > 1 else "a higher ulimit -n"
+        raise ConfigError(f"--peers: a process needs {needed} descriptors and {hard} are allowed: take {ways}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The processes of a swarm: started, told what to do, listened to. They end when their command does."""
+"""The processes of a swarm: started, told what to do, listened to, missed where they end too soon."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import selectors
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
 from engine.config import EXIT_SOFTWARE, EXIT_UNAVAILABLE, ConfigError
 from protocol import swarm
-from protocol.swarm import Begin, Go, Leave, Order, Ready, Word
+from protocol.swarm import Begin, Failed, Go, Leave, Order, Ready, Word
 
 # A process imports and makes its peers' keys: some seconds for ten thousand on a slow machine.
 START_SECONDS: Final = 120.0
@@ -21,20 +22,33 @@ START_SECONDS: Final = 120.0
 END_SECONDS: Final = 10.0
 # The peers begin a moment after they are told, together.
 HEAD_START_SECONDS: Final = 0.05
+# So soon is it noticed that nobody wants the swarm any more.
+_POLL_SECONDS: Final = 0.1
 _RECEIVE_BYTES: Final = 1 << 20
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """A process is gone before its time, or not as it should. `cause` says what it did: "was ended by signal 9"."""
+
+    process: int
+    cause: str
+
+
+News: TypeAlias = Word | Lost
+
+
 class SwarmFleet:
-    """All processes of one swarm."""
+    """All processes of one swarm. Set `is_leaving` where they may end by themselves, as after a signal to all of them."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._streams: list[socket.socket] = []
+        self.is_leaving = False
         self.enodes: dict[int, str] = {}
 
     def spawn(self, begin: Begin) -> None:
-        """Start every process with its part, and wait until all are ready. Raises `ConfigError`."""
+        """Start every process with its part."""
         for index in range(begin.scenario.processes):
             ours, theirs = socket.socketpair()
             with theirs:
@@ -43,14 +57,22 @@ class SwarmFleet:
             self._streams.append(ours)
             self._selector.register(ours, selectors.EVENT_READ, (index, swarm.word_decoder()))
             self._send(ours, msgspec.structs.replace(begin, index=index))
-        waiting, ends_at = begin.scenario.processes, monotonic() + START_SECONDS
-        while waiting:
+
+    def await_ready(self, is_wanted: Callable[[], bool]) -> bool:
+        """Whether all are ready, for as long as that is wanted. Raises `ConfigError`."""
+        waiting, ends_at = len(self._processes), monotonic() + START_SECONDS
+        while waiting and is_wanted():
             if monotonic() > ends_at:
                 raise ConfigError(f"the processes were not ready within {START_SECONDS:g} s", EXIT_SOFTWARE)
-            for word in self.poll(1.0):
-                if isinstance(word, Ready):
+            for news in self.poll(_POLL_SECONDS):
+                if isinstance(news, Ready):
                     waiting -= 1
-                    self.enodes.update(word.enodes)
+                    self.enodes.update(news.enodes)
+                elif isinstance(news, Failed):
+                    raise ConfigError(news.cause, EXIT_UNAVAILABLE)
+                elif isinstance(news, Lost) and not self.is_leaving:
+                    raise ConfigError(f"process {news.process} of the swarm {news.cause}", EXIT_SOFTWARE)
+        return not waiting
 
     def go(self) -> float:
         """Begin; when, on the monotonic clock."""
@@ -60,6 +82,7 @@ class SwarmFleet:
 
     def leave(self) -> None:
         """Everybody says goodbye and ends."""
+        self.is_leaving = True
         self._tell(Leave())
 
     @property
@@ -67,24 +90,27 @@ class SwarmFleet:
         """No process is there any more."""
         return not self._selector.get_map()
 
-    def poll(self, seconds: float) -> list[Word]:
-        """What the processes have said. Raises `ConfigError` where one has failed."""
-        words: list[Word] = []
+    def poll(self, seconds: float) -> list[News]:
+        """What the processes have said, and which of them are lost."""
+        found: list[News] = []
         for key, _ in self._selector.select(seconds):
             index, decoder = key.data
-            stream = self._streams[index]
-            data = stream.recv(_RECEIVE_BYTES)
-            words += decoder.feed(data)
+            data = self._receive(self._streams[index])
+            found += decoder.feed(data)
             if not data:
-                self._selector.unregister(stream)
-                code = self._processes[index].wait(END_SECONDS)
-                if code:
-                    is_unavailable = code == EXIT_UNAVAILABLE
-                    raise ConfigError(
-                        f"process {index} of the swarm ended with exit code {code}",
-                        EXIT_UNAVAILABLE if is_unavailable else EXIT_SOFTWARE,
-                    )
-        return words
+                self._selector.unregister(self._streams[index])
+                cause = self._cause_of_end(index)
+                if cause is not None:
+                    found.append(Lost(index, cause))
+        return found
+
+    def give_up(self) -> list[Lost]:
+        """End those that have not ended in time."""
+        late = [key.data[0] for key in self._selector.get_map().values()]
+        for index in late:
+            self._selector.unregister(self._streams[index])
+            self._processes[index].kill()
+        return [Lost(index, "did not end when it was told to") for index in late]
 
     def close(self) -> None:
         """Let go of the streams, which ends what is left, and wait for it."""
@@ -92,11 +118,18 @@ class SwarmFleet:
             stream.close()
         self._selector.close()
         for process in self._processes:
-            try:
-                process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _wait(process)
+
+    def _cause_of_end(self, index: int) -> str | None:
+        """What a process did that has let go of its stream; `None` where that was right."""
+        code = _wait(self._processes[index])
+        if code is None:
+            return "did not end by itself"
+        if code < 0:
+            return f"was ended by signal {-code}"
+        if code:
+            return f"ended with exit code {code}"
+        return None if self.is_leaving else "left before it was told to"
 
     def _tell(self, order: Order) -> None:
         for stream in self._streams:
@@ -105,5 +138,21 @@ class SwarmFleet:
     def _send(self, stream: socket.socket, order: Order) -> None:
         try:
             stream.sendall(swarm.encode(order))
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return  # it has ended: `poll` finds out how
+
+    def _receive(self, stream: socket.socket) -> bytes:
+        try:
+            return stream.recv(_RECEIVE_BYTES)
+        except ConnectionResetError:
+            return b""  # it has ended with an order unread
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit code; `None` of one that has to be killed."""
+    try:
+        return process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None

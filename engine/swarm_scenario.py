@@ -28,21 +28,27 @@ def scenario_names() -> list[str]:
 def load_scenario(file: Path, changes: dict[str, float | int]) -> Scenario:
     """The scenario of a file, some of its numbers changed by flags. Raises `ConfigError`."""
     scenario = convert_toml(file, Scenario)
+    _check_meaning(scenario, file)
     try:
-        scenario = msgspec.convert(msgspec.to_builtins(scenario) | changes, Scenario)
+        changed = msgspec.convert(msgspec.to_builtins(scenario) | changes, Scenario)
     except msgspec.ValidationError as error:
         words, _, place = str(error).partition(" - at `$.")
         flag = place.rstrip("`").replace("_", "-")
         raise ConfigError(f"--{flag}: {words[:1].lower()}{words[1:].replace('`', '')}") from error
-    _check_meaning(scenario, file)
-    return scenario
+    if changed.processes <= changed.peers:
+        return changed
+    if "processes" in changes:
+        raise ConfigError(f"--processes: {changed.processes} are more than the {changed.peers} peers")
+    return msgspec.structs.replace(changed, processes=changed.peers)
 
 
 def _check_meaning(scenario: Scenario, file: Path) -> None:
     """What types cannot say. Raises `ConfigError`."""
-    if not scenario.clients:
+    if not scenario.description:
+        raise ConfigError(f"{file}: description: there must be one")
+    if not scenario.clients.shares():
         raise ConfigError(f"{file}: clients: there must be one")
-    taken = sum(scenario.faults.values()) + scenario.churn.share
+    taken = sum(scenario.faults.shares().values()) + scenario.churn.share
     if taken > 1 + 1e-9:
         raise ConfigError(f"{file}: faults: with churn.share they are {taken:g} of all peers; at most 1 fits")
     if scenario.slots.burst_s > scenario.slots.slot_s:

@@ -51,6 +51,15 @@ class Own(msgspec.Struct):
         return self.busy_reports >= max(_BUSY_SECONDS_LEAST, BUSY_SECONDS_SHARE * self.reports)
 
 
+class Loss(msgspec.Struct, frozen=True):
+    """A process of the swarm that is gone with its peers, so many of which were established when it last said so."""
+
+    process: int
+    cause: str
+    peers: int
+    established: int
+
+
 class Summary:
     """Takes reports; gives the summary."""
 
@@ -63,6 +72,7 @@ class Summary:
         self.established_now: dict[int, int] = {}
         self.established_most = 0
         self.own: dict[int, Own] = {}
+        self.losses: list[Loss] = []
 
     def add(self, report: Report) -> None:
         """What one process says."""
@@ -79,15 +89,23 @@ class Summary:
         self.established_most = max(self.established_most, self.established)
         self._add_own(report)
 
+    def add_loss(self, process: int, cause: str, peers: int) -> None:
+        """A process is gone, and with it so many peers."""
+        established = self.established_now.pop(process, 0)
+        self.losses.append(Loss(process, cause, peers, established))
+        if established:
+            self.ends["lost with its process"] += established
+
     @property
     def established(self) -> int:
         """Sessions at the moment."""
         return sum(self.established_now.values())
 
-    @property
-    def is_as_expected(self) -> bool:
-        """No faulty peer was treated otherwise than it should be."""
-        return not any(self.otherwise.values())
+    def unexpected(self) -> list[str]:
+        """What became of faulty peers that were treated otherwise than they should be, in words."""
+        return [
+            f"{fault.value} {end} {count}" for fault, ends in self.otherwise.items() for end, count in ends.most_common()
+        ]
 
     def bottlenecks(self) -> list[str]:
         """A line for each process of the swarm that was too busy to measure anything but itself."""
@@ -119,6 +137,7 @@ class Summary:
             "faults": {fault.value: self._fault(fault) for fault in self._faults()},
             "swarm": {str(index): _own(own) for index, own in sorted(self.own.items())},
             "bottlenecks": self.bottlenecks(),
+            "lost": [msgspec.to_builtins(loss) for loss in self.losses],
         }
 
     def as_text(self, seconds: float) -> str:
@@ -126,34 +145,37 @@ class Summary:
         counts = self.counts
         opened = f"{counts['dials']} dials, {counts['connected']} connected, {counts['established']} established"
         lines = [f"{seconds:.1f} s: {opened}, {self.established_most} at a time", ""]
-        rows = [["latency ms", *(name for name, _ in _PERCENTILES), "count"]]
+        rows = []
         for name in _LATENCIES:
             if name in self.latencies:
                 values = self._percentiles(name)
                 rows.append([name, *(f"{values[key]:.1f}" for key, _ in _PERCENTILES), str(values["count"])])
-        lines += _table(rows)
+        lines += _table(["latency ms", *(name for name, _ in _PERCENTILES), "count"], rows)
         shown = {name.replace("_", " "): count for name, count in self._requests().items()}
         lines += [
-            "",
             f"sent          {counts['announcements']} announcements, {counts['transactions']} transactions",
             f"requests      {', '.join(f'{count} {name}' for name, count in shown.items())}",
             "",
         ]
-        lines += _table([["end", "visits"], *([end, str(count)] for end, count in self.ends.most_common())])
-        if faults := self._faults():
-            rows = [["fault", "as expected", "undecided", "otherwise"]]
-            for fault in faults:
-                outcome = self._fault(fault)
-                otherwise = ", ".join(f"{end} {count}" for end, count in outcome["otherwise"].items())
-                rows.append([fault.value, str(outcome["as_expected"]), str(outcome["undecided"]), otherwise or "-"])
-            lines += ["", *_table(rows)]
-        rows = [["process", "CPU", "waits for a core", "loop late ms", "MiB"]]
+        lines += _table(["end", "visits"], [[end, str(count)] for end, count in self.ends.most_common()])
+        rows = []
+        for fault in self._faults():
+            outcome = self._fault(fault)
+            otherwise = ", ".join(f"{end} {count}" for end, count in outcome["otherwise"].items())
+            rows.append([fault.value, str(outcome["as_expected"]), str(outcome["undecided"]), otherwise or "-"])
+        lines += _table(["fault", "as expected", "undecided", "otherwise"], rows)
+        rows = []
         for index, own in sorted(self.own.items()):
             cells = (own.cpu_seconds / own.seconds, own.waiting_seconds / own.seconds)
             late, memory = own.lag_seconds * 1000, own.memory_bytes / _MIB
             rows.append([f"swarm {index}", *(f"{cell:.0%}" for cell in cells), f"{late:.0f}", f"{memory:.0f}"])
-        lines += ["", *_table(rows)]
-        return "\n".join([*lines, *self.bottlenecks()]) + "\n"
+        lines += _table(["process", "CPU", "waits for a core", "loop late ms", "MiB"], rows)
+        lines += self.bottlenecks()
+        lines += [
+            f"lost: process {loss.process} {loss.cause}, with {loss.peers} peers, {loss.established} of them established"
+            for loss in self.losses
+        ]
+        return "\n".join(lines).rstrip("\n") + "\n"
 
     def _percentiles(self, name: str) -> dict[str, float]:
         latencies = self.latencies[name]
@@ -199,6 +221,10 @@ def _own(own: Own) -> dict[str, float]:
     }
 
 
-def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table and an empty one; nothing where there are no rows."""
+    if not rows:
+        return []
+    widths = [max(len(row[index]) for row in [titles, *rows]) for index in range(len(titles))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in [titles, *rows]]
+    return [*(line.rstrip() for line in lines), ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections import Counter
 from pathlib import Path
 from time import monotonic
@@ -9,11 +10,16 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.client import Client, Event, Subscriber
+from engine.client import Client, EngineError, EngineUnavailableError, Event, Subscriber
+from engine.closing import Closing
 
-_PAGE_BYTES: Final = 4096
+_PROC: Final = Path("/proc")
+_PAGE_BYTES: Final = resource.getpagesize()
+# An engine that is busy answers within this; the command does nothing else meanwhile.
+_CALL_SECONDS: Final = 10.0
 # Lifecycle events that may still be on their way when the last peer has gone.
 _SETTLE_SECONDS: Final = 5.0
+_TOPICS: Final = ("session.established", "session.closed", "session.refused", "worker.started", "worker.lost")
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -23,21 +29,49 @@ class Cost(msgspec.Struct, frozen=True):
     memory_bytes: int
 
 
-class Watch:
-    """The engine of a run directory, from when it was made."""
+class Watch(Closing):
+    """The engine of a run directory, from when it was made. Raises `EngineUnavailableError` where there is none."""
 
     def __init__(self, run_dir: str) -> None:
-        self.client = Client.of(run_dir)
-        self.status: dict[str, Any] = self.client.call("status")
-        self._events = Subscriber.of(run_dir, ["session.established", "session.closed", "session.refused"])
         self.counts: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
-        self._pids = [self.status["pid"], *(worker["pid"] for worker in self.status["workers"])]
+        # CPU of every process there has been: what one has cost stays when it is replaced.
+        self._cpu_ns: dict[int, int] = {}
+        self._client = Client.of(run_dir, timeout_seconds=_CALL_SECONDS)
+        # Before the status: a worker that starts meanwhile is in one of the two.
+        self._events = Subscriber.of(run_dir, list(_TOPICS))
+        try:
+            self.status: dict[str, Any] = self._client.call("status")
+        except (EngineError, EngineUnavailableError):
+            self.close()
+            raise
+        # By worker; that of the engine process itself under `None`.
+        self._pids: dict[int | None, int] = {worker["worker"]: worker["pid"] for worker in self.status["workers"]}
+        self._pids[None] = self.status["pid"]
 
     @property
     def enode(self) -> str:
         """Where it listens."""
         return str(self.status["enode"])
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it still answers."""
+        try:
+            self._client.call("counts")
+        except EngineUnavailableError:
+            return False
+        return True
+
+    def dial(self, enode: str) -> str | None:
+        """Have it dial a peer; the name of the error where it does not."""
+        try:
+            self._client.call("dial", enode=enode)
+        except EngineError as error:
+            return error.name
+        except EngineUnavailableError:
+            return "no engine"
+        return None
 
     def read(self) -> None:
         """Take the events that have come."""
@@ -56,26 +90,32 @@ class Watch:
         self.read()
 
     def cost(self) -> Cost:
-        """What it has cost so far; a process that has gone counts no more."""
-        cpu = memory = 0
-        for pid in self._pids:
+        """What it has cost so far. The memory is that of the processes that are there."""
+        memory = 0
+        for pid in self._pids.values():
             try:
-                for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                    cpu += int(file.read_text().split()[0])
-                memory += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+                threads = [int(file.read_text().split()[0]) for file in (_PROC / str(pid) / "task").glob("*/schedstat")]
+                memory += int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
             except (FileNotFoundError, ProcessLookupError):
                 continue
-        return Cost(cpu / 1e9, memory)
+            # A thread that has ended is not in the sum any more.
+            self._cpu_ns[pid] = max(self._cpu_ns.get(pid, 0), sum(threads))
+        return Cost(sum(self._cpu_ns.values()) / 1e9, memory)
 
     def close(self) -> None:
         """Let go of the sockets."""
         self._events.close()
-        self.client.close()
+        self._client.close()
 
     def _take(self, event: Event) -> None:
-        name = event.topic.removeprefix("session.")
-        self.counts[name] += 1
         fields = event.fields
+        kind, _, name = event.topic.partition(".")
+        if kind == "worker":
+            self.counts["workers_lost"] += name == "lost"
+            # The lost one's number is given to the next.
+            self._pids[fields["worker"]] = fields["pid"]
+            return
+        self.counts[name] += 1
         if name == "closed":
             self.counts["messages_in"] += fields["messages_in"]
             self.counts["messages_out"] += fields["messages_out"]

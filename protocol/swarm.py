@@ -18,6 +18,7 @@ from protocol.forkid import Chain
 Share = Annotated[float, Meta(ge=0, le=1)]
 Rate = Annotated[float, Meta(ge=0, le=100_000)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 # Two neighbouring buckets of latency differ by this factor: a percentile is exact to one percent.
 _BUCKET_FACTOR: Final = math.log(1.02)
@@ -102,21 +103,62 @@ class Churn(Table, frozen=True):
     storm_every_s: Seconds = 0.0
 
 
+class Clients(Table, frozen=True):
+    """How many pass for which client, as weights: who is not named is not there."""
+
+    geth: Weight = 0.0
+    reth: Weight = 0.0
+    nethermind: Weight = 0.0
+    erigon: Weight = 0.0
+
+    def shares(self) -> dict[Client, float]:
+        """Those that are there."""
+        return {Client(name): weight for name, weight in msgspec.to_builtins(self).items() if weight}
+
+
+class Faults(Table, frozen=True, rename="kebab"):
+    """How many do what wrong, as shares of all peers."""
+
+    stall_connect: Share = 0.0
+    stall_auth: Share = 0.0
+    stall_ack: Share = 0.0
+    stall_hello: Share = 0.0
+    no_status: Share = 0.0
+    garbage: Share = 0.0
+    off_curve: Share = 0.0
+    bad_mac: Share = 0.0
+    oversized_snappy: Share = 0.0
+    half_open: Share = 0.0
+    half_close: Share = 0.0
+    reset: Share = 0.0
+    slow_reader: Share = 0.0
+    disconnect_storm: Share = 0.0
+
+    def shares(self) -> dict[Fault, float]:
+        """Those that there are."""
+        return {Fault(name): share for name, share in msgspec.to_builtins(self).items() if share}
+
+
 class Scenario(Table, frozen=True):
     """What a swarm does. Shares are of all peers."""
 
-    description: str
+    # A file must have one.
+    description: str = ""
     peers: Annotated[int, Meta(ge=1, le=100_000)] = 60
     processes: Annotated[int, Meta(ge=1, le=64)] = 2
     seconds: Annotated[float, Meta(gt=0, le=86_400)] = 20.0
     # How long a peer waits for TCP, and again for the handshake.
     patience_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     ramp: Ramp = field(default_factory=Ramp)
-    clients: dict[Client, Annotated[float, Meta(gt=0, le=1000)]] = field(default_factory=lambda: dict.fromkeys(Client, 1.0))
+    clients: Clients = field(default_factory=lambda: Clients(1.0, 1.0, 1.0, 1.0))
     messages: Messages = field(default_factory=Messages)
     slots: Slots = field(default_factory=Slots)
     churn: Churn = field(default_factory=Churn)
-    faults: dict[Fault, Share] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+
+    def part(self, process: int) -> range:
+        """The numbers of the peers of one process."""
+        return range(process, self.peers, self.processes)
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -158,6 +200,18 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     enodes: dict[int, str] = {}
 
 
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The process cannot begin, and why; it ends."""
+
+    cause: str
+
+
+class Returned(msgspec.Struct, frozen=True, tag="returned"):
+    """A listening peer that had left is back, and may be dialled again."""
+
+    peer: int
+
+
 class Ends(msgspec.Struct, frozen=True):
     """How many of the peers of one fault, by what came of it."""
 
@@ -184,7 +238,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     is_last: bool = False
 
 
-Word: TypeAlias = Ready | Report
+Word: TypeAlias = Ready | Failed | Returned | Report
 
 _encoder: Final = msgspec.msgpack.Encoder()
 

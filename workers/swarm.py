@@ -21,15 +21,13 @@ import uvloop
 from protocol import swarm
 from protocol.eth import Head, LocalChain
 from protocol.forkid import Forks
-from protocol.swarm import Begin, Fault, Go, Leave, Order, Ready, Report
+from protocol.swarm import Begin, Failed, Fault, Go, Leave, Order, Ready, Report, Returned
 from workers.swarm_connection import SwarmConnection
 from workers.swarm_fault import peer_class
 from workers.swarm_peer import Bodies, Tally, World
 from workers.swarm_plan import PeerPlan, plan
 from workers.wheel import Wheel
 
-# sysexits: a port is taken.
-EXIT_UNAVAILABLE: Final = 69
 REPORT_SECONDS: Final = 1.0
 # Arrivals and deadlines are looked at so often: a burst of arrivals is spread this finely.
 TURN_SECONDS: Final = 0.02
@@ -61,8 +59,11 @@ class Swarm:
         self._chain = LocalChain(chain.network_id, chain.genesis, Forks(chain), _HEAD, chain.proof_of_stake)
         self._world: World
         self._wheel = Wheel(now=monotonic())
-        self._plans = plan(scenario, begin.seed, begin.index, scenario.processes)
+        self._plans = plan(scenario, begin.seed, begin.index)
+        # By number: visits so far, connections of now, and who has left and is not back yet.
         self._visits: Counter[int] = Counter()
+        self._present: Counter[int] = Counter()
+        self._away: set[int] = set()
         # Who comes and when, the next one last.
         self._arrivals = sorted(((item.arrives_at, item.index, item) for item in self._plans), reverse=True)
         self._connections: dict[SwarmConnection, None] = {}
@@ -83,21 +84,27 @@ class Swarm:
         return not self._begin.target
 
     async def prepare(self) -> None:
-        """Listen, where the peers do; say that all is ready. Raises `OSError`."""
+        """Listen, where the peers do; say that all is ready, or why it cannot be."""
         self._world = self._make_world(monotonic())
         enodes: dict[int, str] = {}
         if self.is_listening:
-            host, first = self._begin.address.host, self._begin.address.port
-            for item in self._plans:
-                server = await self._loop.create_server(
-                    lambda item=item: self._visit(item),  # type: ignore[misc]  # bound here, called later
-                    host,
-                    first + item.index if first else 0,
-                )
-                self._listeners.append(server)
-                port = server.sockets[0].getsockname()[1]
-                enodes[item.index] = f"enode://{item.key.id.hex()}@{host}:{port}"
             self._arrivals.clear()
+            host, first = self._begin.address.host, self._begin.address.port
+            shown = f"[{host}]" if ":" in host else host
+            for item in self._plans:
+                port = first + item.index if first else 0
+                try:
+                    server = await self._loop.create_server(
+                        lambda item=item: self._accept(item),  # type: ignore[misc]  # bound here, called later
+                        host,
+                        port,
+                    )
+                except OSError as error:
+                    self._send(swarm.encode(Failed(f"--listen: {shown}:{port}: {os.strerror(error.errno or 0)}")))
+                    self.stopped.set()
+                    return
+                self._listeners.append(server)
+                enodes[item.index] = f"enode://{item.key.id.hex()}@{shown}:{server.sockets[0].getsockname()[1]}"
         self._send(swarm.encode(Ready(enodes)))
 
     def go(self, starts_at: float) -> None:
@@ -138,26 +145,33 @@ class Swarm:
     def on_connected(self, connection: SwarmConnection) -> None:
         """TCP is up."""
         self._connections[connection] = None
+        self._present[connection.peer.plan.index] += 1
         self._tally.counts["connected"] += 1
 
     def on_gone(self, connection: SwarmConnection) -> None:
         """A visit is over; some come back."""
         self._connections.pop(connection, None)
-        peer = connection.peer
+        peer, index = connection.peer, connection.peer.plan.index
         if not (self._is_leaving and peer.plan.fault is not None and peer.end in {"closed", "reset"}):
             peer.judge()
         is_storming = peer.plan.fault is Fault.DISCONNECT_STORM
-        if (peer.plan.is_churning or is_storming) and not self._is_leaving and not self.is_listening:
+        self._present[index] -= 1
+        if (peer.plan.is_churning or is_storming) and not self._present[index] and not self._is_leaving:
             away = max(LEAST_AWAY_SECONDS, 0.0 if is_storming else self._scenario.churn.away_s)
-            at = monotonic() - self._world.starts_at + away
-            self._loop.call_later(away, self._come_back, at, peer.plan)
+            self._away.add(index)
+            self._loop.call_later(away, self._come_back, peer.plan)
         self._heed_end()
 
     # -- coming -----------------------------------------------------------------------------------------------------------
 
-    def _come_back(self, at: float, item: PeerPlan) -> None:
-        if not self._is_leaving:
-            self._arrivals.append((at, item.index, item))
+    def _come_back(self, item: PeerPlan) -> None:
+        if self._is_leaving:
+            return
+        self._away.discard(item.index)
+        if self.is_listening:
+            self._send(swarm.encode(Returned(item.index)))
+        else:
+            self._arrivals.append((0.0, item.index, item))
 
     def _turn(self, due: float) -> None:
         now = monotonic()
@@ -207,7 +221,10 @@ class Swarm:
     def _on_refused(self, item: PeerPlan, end: str) -> None:
         self._tally.ends[end] += 1
         if item.is_churning and not self._is_leaving:
-            self._loop.call_later(self._scenario.churn.away_s, self._come_back, 0.0, item)
+            self._loop.call_later(max(LEAST_AWAY_SECONDS, self._scenario.churn.away_s), self._come_back, item)
+
+    def _accept(self, item: PeerPlan) -> asyncio.BaseProtocol:
+        return Absent() if item.index in self._away else self._visit(item)
 
     def _visit(self, item: PeerPlan) -> SwarmConnection:
         visit = self._visits[item.index]
@@ -264,6 +281,14 @@ class Swarm:
             table.clear()
         self._cpu, self._waited, self._reported_at, self._lag_seconds = cpu, waited, now, 0.0
         self._send(swarm.encode(report))
+
+
+class Absent(asyncio.Protocol):
+    """Who dials a peer that is away finds nobody; its port stays taken, so that it can come back to it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close at once."""
+        cast("asyncio.Transport", transport).abort()
 
 
 def _waited_seconds() -> float:
@@ -365,11 +390,7 @@ def main() -> None:
         sys.exit("usage: python -m workers.swarm FD (rlpx-swarm starts these processes; nobody else needs to)")
     # Ctrl-C on a terminal reaches every process: the command tells us when to leave.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        uvloop.run(run(stream))
-    except OSError as error:
-        sys.stderr.write(f"rlpx-swarm: {error.strerror or error}\n")
-        sys.exit(EXIT_UNAVAILABLE)
+    uvloop.run(run(stream))
 
 
 if __name__ == "__main__":

@@ -36,22 +36,22 @@ class PeerPlan(msgspec.Struct, frozen=True):
         return Random(f"{seed}/{self.index}")  # noqa: S311 - the same every time is what is wanted
 
 
-def plan(scenario: Scenario, seed: int, part: int = 0, parts: int = 1) -> list[PeerPlan]:
-    """The peers of one process of several."""
+def plan(scenario: Scenario, seed: int, process: int) -> list[PeerPlan]:
+    """The peers of one process."""
     total = scenario.peers
     shuffled = Random(f"{seed}/swarm")  # noqa: S311 - the same every time is what is wanted
     clients: list[Client] = []
-    for client, count in allot(total, scenario.clients).items():
+    for client, count in allot(total, scenario.clients.shares()).items():
         clients += [client] * count
-    faults: list[Fault | None] = []
-    for fault, share in scenario.faults.items():
-        faults += [fault] * min(round(total * share), total - len(faults))
-    churning = min(round(total * scenario.churn.share), total - len(faults))
-    lots = [(fault, False) for fault in faults] + [(None, True)] * churning
-    lots += [(None, False)] * (total - len(lots))
+    shares: dict[tuple[Fault | None, bool], float] = {
+        (fault, False): share for fault, share in scenario.faults.shares().items()
+    }
+    shares[None, True] = scenario.churn.share
+    shares[None, False] = max(0.0, 1 - sum(shares.values()))
+    lots = [lot for lot, count in allot(total, shares).items() for _ in range(count)]
     shuffled.shuffle(clients)
     shuffled.shuffle(lots)
-    return [_peer(scenario, seed, index, clients[index], lots[index]) for index in range(part, total, parts)]
+    return [_peer(scenario, seed, index, clients[index], lots[index]) for index in scenario.part(process)]
 
 
 def _peer(scenario: Scenario, seed: int, index: int, client: Client, lot: tuple[Fault | None, bool]) -> PeerPlan:

@@ -8,6 +8,7 @@ import pytest
 
 from engine.config import EXIT_CONFIG, ConfigError
 from engine.swarm_scenario import load_scenario, scenario_file, scenario_names
+from protocol.swarm import Client
 
 
 def test_every_scenario_that_comes_along_can_be_read() -> None:
@@ -24,15 +25,16 @@ def test_flags_change_numbers_of_a_scenario() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "object missing required field description"),
+        ("", "description: there must be one"),
         ("description = 'x'\npears = 3", "pears: no such setting"),
         ("description = 'x'\npeers = 0", "peers: expected `int` >= 1"),
         ("description = 'x'\n[ramp]\nspeed = 1", "ramp.speed: no such setting"),
-        ("description = 'x'\n[faults]\nnonsense = 0.1", "nonsense"),
-        ("description = 'x'\n[faults]\nreset = 2", "faults"),
+        ("description = 'x'\n[faults]\nbad_mac = 0.1", "faults.bad_mac: no such setting"),
+        ("description = 'x'\n[faults]\nbad-mac = 2", "faults.bad-mac: expected `float` <= 1.0"),
         ("description = 'x'\n[faults]\nreset = 0.7\ngarbage = 0.7", "faults: with churn.share they are 1.4 of all peers"),
         ("description = 'x'\n[clients]\n", "clients: there must be one"),
-        ("description = 'x'\n[clients]\nparity = 1", "parity"),
+        ("description = 'x'\n[clients]\nparity = 1", "clients.parity: no such setting"),
+        ("description = 'x'\n[clients]\ngeth = 'all'", "clients.geth: expected `float`, got `str`"),
         ("description = 'x'\n[slots]\nslot_s = 1.0", "slots.burst_s"),
         ("description = 'x'\npeers = 1\nprocesses = 2", "processes"),
         ("description = ", "not TOML"),
@@ -52,6 +54,19 @@ def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path: Path, text: str
 def test_a_flag_out_of_bounds_is_named_as_the_flag() -> None:
     with pytest.raises(ConfigError, match=r"^--peers: expected int >= 1"):
         load_scenario(scenario_file("smoke"), {"peers": 0})
+
+
+def test_few_peers_take_few_processes_where_a_flag_does_not_say_otherwise() -> None:
+    assert load_scenario(scenario_file("smoke"), {"peers": 1}).processes == 1
+    with pytest.raises(ConfigError, match=r"^--processes: 3 are more than the 2 peers"):
+        load_scenario(scenario_file("smoke"), {"peers": 2, "processes": 3})
+
+
+def test_a_client_that_is_not_named_is_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("description = 'x'\n[clients]\ngeth = 3")
+    assert load_scenario(file, {}).clients.shares() == {Client.GETH: 3.0}
+    assert set(load_scenario(scenario_file("smoke"), {}).clients.shares()) == set(Client)
 
 
 def test_a_scenario_that_is_not_there_names_those_that_are() -> None:

@@ -54,9 +54,9 @@ def test_latencies_are_shown_in_milliseconds() -> None:
 
 
 def test_a_fault_that_was_treated_otherwise_is_told() -> None:
-    assert summed(REPORT).is_as_expected
+    assert not summed(REPORT).unexpected()
     summary = summed(REPORT, changed(faults={Fault.BAD_MAC: Ends(0, {"told useless_peer": 2})}))
-    assert not summary.is_as_expected
+    assert summary.unexpected() == ["bad-mac told useless_peer 2"]
     assert summary.as_json(1.0)["faults"]["bad-mac"] == {
         "as_expected": 1,
         "undecided": 0,
@@ -67,7 +67,7 @@ def test_a_fault_that_was_treated_otherwise_is_told() -> None:
 
 def test_faults_without_an_end_are_undecided_and_no_failure() -> None:
     summary = summed(changed(counts={"undecided half-open": 2}))
-    assert summary.is_as_expected
+    assert not summary.unexpected()
     assert summary.as_json(1.0)["faults"]["half-open"]["undecided"] == 2
 
 
@@ -78,3 +78,31 @@ def test_a_process_that_is_busy_or_late_is_the_bottleneck() -> None:
         assert line.startswith("the swarm is the bottleneck: process 0 had no time to spare in 2 of 3 s")
         assert line in summed(busy, busy, REPORT).as_text(3.0)
         assert not summed(busy, REPORT, REPORT).bottlenecks()
+
+
+def test_a_lost_process_takes_its_sessions_along_and_is_told() -> None:
+    summary = summed(REPORT, changed(index=1, established=7))
+    summary.add_loss(1, "was ended by signal 9", 30)
+    assert summary.established == 2
+    assert summary.ends["lost with its process"] == 7
+    assert summary.as_json(1.0)["lost"] == [{"process": 1, "cause": "was ended by signal 9", "peers": 30, "established": 7}]
+    assert "lost: process 1 was ended by signal 9, with 30 peers, 7 of them established\n" in summary.as_text(1.0)
+
+
+def test_a_process_that_never_reported_is_lost_with_nobody_established() -> None:
+    summary = summed(REPORT)
+    summary.add_loss(1, "ended with exit code 1", 3)
+    assert summary.losses[0].established == 0
+    assert summary.ends == {"left": 1}
+    assert summary.established == 2
+
+
+def test_a_table_without_rows_is_left_out() -> None:
+    text = summed(changed(ends={}, faults={}, latencies={})).as_text(1.0)
+    assert "visits" not in text
+    assert "latency" not in text
+    assert "as expected" not in text
+    assert "\n\n\n" not in text
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert "process  CPU" in text

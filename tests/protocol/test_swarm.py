@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +11,18 @@ from protocol.forkid import Chain
 from protocol.swarm import (
     Address,
     Begin,
+    Client,
+    Clients,
     Ends,
+    Failed,
     Fault,
+    Faults,
     Go,
     Leave,
     Order,
     Ready,
     Report,
+    Returned,
     Scenario,
     Word,
     bucket_of,
@@ -27,7 +33,7 @@ from protocol.swarm import (
 )
 
 BEGIN = Begin(
-    Scenario("test", faults={Fault.BAD_MAC: 0.1}), 7, 1, Chain("dev", 1, "00" * 32), b"\x01" * 64, Address("127.0.0.1", 1)
+    Scenario("test", faults=Faults(bad_mac=0.1)), 7, 1, Chain("dev", 1, "00" * 32), b"\x01" * 64, Address("127.0.0.1", 1)
 )
 REPORT = Report(0, 1.0, {"dials": 3}, {"left": 1}, {Fault.RESET: Ends(1)}, {"connect": {-5: 2}}, 2, 0.1, 0.0, 0.0, 1)
 
@@ -40,8 +46,20 @@ def test_orders_arrive_in_any_cut() -> None:
 
 
 def test_words_arrive_whole() -> None:
-    words: list[Word] = [Ready({3: "enode://…"}), REPORT]
+    words: list[Word] = [Ready({3: "enode://…"}), Failed("why"), Returned(3), REPORT]
     assert word_decoder().feed(b"".join([encode(word) for word in words])) == words
+
+
+def test_every_client_and_fault_has_its_key_in_a_scenario() -> None:
+    assert set(Clients(1.0, 1.0, 1.0, 1.0).shares()) == set(Client)
+    assert set(msgspec.convert({fault.value: 0.01 for fault in Fault}, Faults).shares()) == set(Fault)
+    assert Faults(bad_mac=0.1).shares() == {Fault.BAD_MAC: 0.1}
+
+
+@given(st.integers(1, 200), st.integers(1, 64))
+def test_every_peer_is_of_one_process(peers: int, processes: int) -> None:
+    scenario = Scenario("test", peers=peers, processes=processes)
+    assert sorted(number for process in range(processes) for number in scenario.part(process)) == list(range(peers))
 
 
 @given(st.lists(st.floats(1e-5, 1000), min_size=1, max_size=50), st.floats(0.01, 1))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,6 +15,7 @@ from xml.etree import ElementTree as ET
 import psutil
 import pytest
 
+from engine.swarm_watch import Watch
 from protocol.swarm import Fault
 from tests.system.harness import PATIENCE_SECONDS, ROOT, RunningEngine, eventually
 
@@ -37,6 +39,17 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         check=False,
+    )
+
+
+def started(*flags: str) -> subprocess.Popen[str]:
+    """The command, while it runs."""
+    return subprocess.Popen(
+        swarm(*flags),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -82,22 +95,80 @@ def test_a_swarm_with_every_fault_and_the_engine_agree(every_fault: Path, tmp_pa
         assert ET.parse(picture).getroot().tag.endswith("svg")  # noqa: S314 - our own
 
 
-def test_the_engine_dials_a_swarm_that_listens() -> None:
+def test_the_engine_dials_a_swarm_that_listens_and_again_who_has_left_and_is_back(tmp_path: Path) -> None:
+    scenario = tmp_path / "come-and-go.toml"
+    scenario.write_text(
+        "description = 'who comes and goes'\npeers = 20\n[ramp]\npeers_per_s = 0\n"
+        "[churn]\nshare = 0.5\nstay_s = 0.5\naway_s = 0.3\n"
+    )
     with RunningEngine() as engine:
-        flags = ["--listen", "127.0.0.1:0", "--peers", "20", "--seconds", "6", "--json", "--scenario", "churn"]
+        flags = ["--listen", "127.0.0.1:0", "--seconds", "10", "--json", "--scenario", str(scenario)]
         ended = run("--run-dir", str(engine.run_dir), *flags)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         told = json.loads(ended.stdout)
-        assert told["sessions"]["established"] == told["engine"]["counts"]["established"] == 20
-        assert {item["direction"] for item in engine.call("history", limit=100)} == {"outbound"}
+        sessions, history = told["sessions"], engine.call("history", limit=10_000)
+        assert sessions["established"] == told["engine"]["counts"]["established"] == len(history)
+        assert {item["direction"] for item in history} == {"outbound"}
+        visits = Counter(item["peer"] for item in history)
+        assert len(visits) == 20
+        # Ten stay, ten come and go every second or so.
+        assert sum(count == 1 for count in visits.values()) >= 10
+        assert sum(count >= 3 for count in visits.values()) >= 5, visits
+
+
+def test_a_process_that_is_killed_is_told_with_its_peers() -> None:
+    with RunningEngine() as engine:
+        flags = ["--run-dir", str(engine.run_dir), "--scenario", "churn", "--peers", "20", "--seconds", "60", "--json"]
+        running = started(*flags)
+        eventually(lambda: engine.counts()[2] == 20, "all are there")
+        children = psutil.Process(running.pid).children()
+        children[0].kill()
+        eventually(lambda: engine.counts()[2] <= 10, "its peers are gone")
+        running.send_signal(signal.SIGINT)
+        out, error = running.communicate(timeout=PATIENCE_SECONDS)
+        assert running.returncode == 70, error
+        assert error == "rlpx-swarm: 1 of 2 processes of the swarm were lost\n"
+        [lost] = json.loads(out)["lost"]
+        assert (lost["cause"], lost["peers"]) == ("was ended by signal 9", 10)
+        assert json.loads(out)["ends"]["left"] >= 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_target_that_dies_in_the_middle_is_told_and_what_was_is_summed_up(number: int, *, is_watched: bool) -> None:
+    with RunningEngine() as engine:
+        where = ["--run-dir", str(engine.run_dir)] if is_watched else ["--target", engine.enode]
+        running = started(*where, "--scenario", "slots", "--peers", "20", "--seconds", "60", "--json")
+        eventually(lambda: engine.counts()[2] == 20, "all are there")
+        children = [child.pid for child in engine.workers()]
+        engine.stop(number)
+        eventually(lambda: not any(map(psutil.pid_exists, children)), "its workers end with it")
+        running.send_signal(signal.SIGINT)
+        out, error = running.communicate(timeout=PATIENCE_SECONDS)
+        assert running.returncode == 69, error
+        assert error == "rlpx-swarm: the target was gone before the end\n"
+        assert json.loads(out)["sessions"]["established"] == 20
+
+
+def test_a_worker_that_the_engine_replaces_stays_in_the_picture() -> None:
+    with RunningEngine(workers=1) as engine, Watch(str(engine.run_dir)) as watch:
+        [before] = engine.workers()
+        cost = watch.cost()
+        before.kill()
+
+        def has_followed() -> bool:
+            watch.read()
+            return watch.counts["workers_lost"] == 1 and watch.cost().memory_bytes > 0.8 * cost.memory_bytes
+
+        eventually(has_followed, "the new worker counts")
+        [after] = engine.workers()
+        assert after.pid != before.pid
+        assert watch.cost().cpu_seconds > cost.cpu_seconds
 
 
 def test_interrupted_it_says_goodbye_and_sums_up() -> None:
     with RunningEngine() as engine:
-        command = swarm("--run-dir", str(engine.run_dir), "--scenario", "churn", "--peers", "10")
-        running = subprocess.Popen(
-            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        running = started("--run-dir", str(engine.run_dir), "--scenario", "churn", "--peers", "10")
         eventually(lambda: engine.counts()[2] >= 5, "some are there")
         running.send_signal(signal.SIGINT)
         out, error = running.communicate(timeout=PATIENCE_SECONDS)
@@ -130,6 +201,15 @@ def test_its_processes_end_with_the_command() -> None:
         (("--run-dir", "/nowhere"), 69, "no engine"),
         (("--scenario", "nonsense"), 78, "no such file"),
         (("--peers", "0"), 78, "--peers: expected int >= 1"),
+        (("--peers", "2", "--processes", "3"), 78, "--processes: 3 are more than the 2 peers"),
+        (("--seed", str(2**64), "--listen", "127.0.0.1:0"), 64, "--seed: 18446744073709551616 is not between 0 and"),
+        (("--seed", "one"), 64, "--seed"),
+        (("--listen", "127.0.0.1:0", "--target", "enode://"), 64, "exclude each other"),
+        (("--listen", "here"), 64, "--listen: 'here' is not HOST:PORT"),
+        (("--listen", "127.0.0.1:65530", "--peers", "20"), 64, "--listen: 20 ports from 65530 on go beyond 65535"),
+        (("--listen", "203.0.113.1:0", "--peers", "2"), 69, "--listen: 203.0.113.1:0: Cannot assign requested address"),
+        (("--listen", "127.0.0.1:0", "--plot", "/nowhere/swarm.svg"), 77, "--plot: /nowhere/swarm.svg cannot be written"),
+        (("--listen", "127.0.0.1:0", "--plot", "/"), 77, "--plot: / cannot be written"),
     ],
 )
 def test_a_mistake_is_one_line_and_its_exit_code(flags: tuple[str, ...], code: int, words: str) -> None:
@@ -151,5 +231,5 @@ def test_a_port_that_is_taken_is_its_own_exit_code() -> None:
     with RunningEngine(workers=1) as engine:
         ended = run("--listen", "127.0.0.1:" + engine.enode.rpartition(":")[2], "--peers", "2", "--seconds", "1")
     assert ended.returncode == 69
-    assert "address already in use" in ended.stderr
+    assert "Address already in use" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -6,20 +6,22 @@ import math
 from collections import Counter
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.swarm import Churn, Client, Fault, Ramp, Scenario, Slots
+from protocol.swarm import Churn, Client, Clients, Fault, Faults, Ramp, Scenario, Slots
 from workers.swarm_plan import PeerPlan, Rhythm, allot, plan, source_address
 
 SCENARIO = Scenario(
     "test",
     peers=100,
+    processes=1,
     ramp=Ramp(peers_per_s=50.0),
-    clients={Client.GETH: 2.0, Client.RETH: 1.0},
+    clients=Clients(geth=2.0, reth=1.0),
     churn=Churn(share=0.3),
-    faults={Fault.BAD_MAC: 0.1, Fault.RESET: 0.05},
+    faults=Faults(bad_mac=0.1, reset=0.05),
 )
 
 
@@ -30,24 +32,33 @@ def told(peers: list[PeerPlan]) -> list[tuple[object, ...]]:
 
 
 def test_the_same_seed_makes_the_same_swarm_however_it_is_divided() -> None:
-    whole = told(plan(SCENARIO, 7))
-    assert told(plan(SCENARIO, 7)) == whole
-    assert told([peer for part in range(3) for peer in plan(SCENARIO, 7, part, 3)]) == whole
-    assert told(plan(SCENARIO, 8)) != whole
+    whole = told(plan(SCENARIO, 7, 0))
+    assert told(plan(SCENARIO, 7, 0)) == whole
+    divided = msgspec.structs.replace(SCENARIO, processes=3)
+    assert told([peer for process in range(3) for peer in plan(divided, 7, process)]) == whole
+    assert told(plan(SCENARIO, 8, 0)) != whole
 
 
 def test_shares_are_kept_exactly() -> None:
-    peers = plan(SCENARIO, 1)
+    peers = plan(SCENARIO, 1, 0)
     assert Counter(peer.client for peer in peers) == {Client.GETH: 67, Client.RETH: 33}
     assert Counter(peer.fault for peer in peers) == {None: 85, Fault.BAD_MAC: 10, Fault.RESET: 5}
     assert sum(peer.is_churning for peer in peers) == 30
     assert not any(peer.is_churning and peer.fault for peer in peers)
 
 
+def test_of_few_peers_as_many_are_faulty_as_of_many() -> None:
+    faults = msgspec.convert({fault.value: 0.02 for fault in Fault}, Faults)
+    peers = plan(msgspec.structs.replace(SCENARIO, peers=20, faults=faults), 1, 0)
+    # 5.6 of them, none of which kind has half a peer; and 6 churn.
+    assert sum(peer.fault is not None for peer in peers) in {5, 6}
+    assert len(peers) == 20
+
+
 def test_they_come_at_the_pace_of_the_ramp_or_all_at_once() -> None:
-    assert [peer.arrives_at for peer in plan(SCENARIO, 1)][:3] == [0.0, 0.02, 0.04]
-    at_once = Scenario("test", ramp=Ramp(peers_per_s=0))
-    assert {peer.arrives_at for peer in plan(at_once, 1)} == {0.0}
+    assert [peer.arrives_at for peer in plan(SCENARIO, 1, 0)][:3] == [0.0, 0.02, 0.04]
+    at_once = Scenario("test", processes=1, ramp=Ramp(peers_per_s=0))
+    assert {peer.arrives_at for peer in plan(at_once, 1, 0)} == {0.0}
 
 
 def test_ten_thousand_peers_have_ten_thousand_addresses_of_loopback() -> None:
