@@ -19,7 +19,7 @@ _PAGE_BYTES: Final = resource.getpagesize()
 _CALL_SECONDS: Final = 10.0
 # Lifecycle events that may still be on their way when the last peer has gone.
 _SETTLE_SECONDS: Final = 5.0
-_TOPICS: Final = ("session.established", "session.closed", "session.refused", "worker.started", "worker.lost")
+TOPICS: Final = ("session.established", "session.closed", "session.refused", "worker.started", "worker.lost")
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class Watch(Closing):
         self._cpu_ns: dict[int, int] = {}
         self._client = Client.of(run_dir, timeout_seconds=_CALL_SECONDS)
         # Before the status: a worker that starts meanwhile is in one of the two.
-        self._events = Subscriber.of(run_dir, list(_TOPICS))
+        self._events = Subscriber.of(run_dir, list(TOPICS))
         try:
             self.status: dict[str, Any] = self._client.call("status")
         except (EngineError, EngineUnavailableError):
