@@ -18,12 +18,14 @@ class Dials:
     def __init__(self, dial: Callable[[str], str | None]) -> None:
         self._dial = dial
         self._due: list[tuple[float, int, str]] = []
+        self._has_stopped = False
         self.made = 0
         self.refused: Counter[str] = Counter()
 
     def add(self, at: float, peer: int, enode: str) -> None:
         """Dial this peer then."""
-        heapq.heappush(self._due, (at, peer, enode))
+        if not self._has_stopped:
+            heapq.heappush(self._due, (at, peer, enode))
 
     def carry_out(self, now: float, seconds: float) -> None:
         """Dial who is due, for so long at most: a slow engine must not keep the command from all else."""
@@ -37,6 +39,7 @@ class Dials:
                 self.refused[error] += 1
                 self.add(now + REDIAL_SECONDS, peer, enode)
 
-    def clear(self) -> None:
+    def stop(self) -> None:
         """Dial nobody any more."""
+        self._has_stopped = True
         self._due.clear()

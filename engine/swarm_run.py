@@ -102,7 +102,7 @@ class Run:
     def _leave(self) -> None:
         """Time is up, or there was a signal."""
         if self._dials is not None:
-            self._dials.clear()
+            self._dials.stop()
         self._fleet.leave()
 
     def _on_signal(self) -> None:

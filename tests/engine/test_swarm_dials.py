@@ -72,6 +72,7 @@ def test_at_the_end_nobody_is_dialled_any_more(monkeypatch: pytest.MonkeyPatch) 
     engine = Engine(monkeypatch)
     dials = Dials(engine.dial)
     dials.add(0.0, 0, "enode 0")
-    dials.clear()
+    dials.stop()
+    dials.add(0.0, 1, "enode 1")
     dials.carry_out(9.0, 1.0)
     assert not engine.dialled

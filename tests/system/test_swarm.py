@@ -178,6 +178,17 @@ def test_interrupted_it_says_goodbye_and_sums_up() -> None:
         assert {item["ended_by"] for item in engine.call("history", limit=100)} == {"peer"}
 
 
+def test_whose_output_nobody_reads_ends_quietly() -> None:
+    running = started("--listen", "127.0.0.1:0", "--peers", "2", "--seconds", "1")
+    assert running.stdout is not None
+    assert running.stdout.readline().startswith("listening enode://")
+    running.stdout.close()
+    assert running.wait(PATIENCE_SECONDS) == 0
+    assert running.stderr is not None
+    with running.stderr:
+        assert running.stderr.read() == ""
+
+
 def test_its_processes_end_with_the_command() -> None:
     with RunningEngine() as engine:
         command = swarm("--run-dir", str(engine.run_dir), "--peers", "6", "--scenario", "churn")
