@@ -48,7 +48,10 @@ def plan(scenario: Scenario, seed: int, process: int) -> list[PeerPlan]:
     }
     shares[None, True] = scenario.churn.share
     shares[None, False] = max(0.0, 1 - sum(shares.values()))
-    lots = [lot for lot, count in allot(total, shares).items() for _ in range(count)]
+    # Where there are fewer peers than faults, the seed says which.
+    kinds = list(shares.items())
+    shuffled.shuffle(kinds)
+    lots = [lot for lot, count in allot(total, dict(kinds)).items() for _ in range(count)]
     shuffled.shuffle(clients)
     shuffled.shuffle(lots)
     return [_peer(scenario, seed, index, clients[index], lots[index]) for index in scenario.part(process)]

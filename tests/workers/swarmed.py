@@ -1,4 +1,4 @@
-"""One simulated peer and a real session as its target, in memory and on a clock of their own."""
+"""One simulated peer and a real session as its target, in memory and on a clock of their own; a transport that keeps all."""
 
 from __future__ import annotations
 
@@ -78,3 +78,54 @@ class Meeting:
     def received(self, name: str) -> list[MessageReceived]:
         """The target's messages of this name."""
         return [event for event in self.events if isinstance(event, MessageReceived) and event.kind.name == name]
+
+
+class FakeSocket:
+    """Keeps its options."""
+
+    def __init__(self) -> None:
+        self.options: dict[tuple[int, int], bytes] = {}
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        self.options[level, option] = value
+
+
+class FakeTransport:
+    """Keeps what is written and done."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.socket = FakeSocket()
+        self.is_reading = True
+        self.has_eof = False
+        self.is_aborted = False
+
+    def get_extra_info(self, name: str) -> FakeSocket:
+        assert name == "socket"
+        return self.socket
+
+    def write(self, data: bytes) -> None:
+        assert data
+        assert not self.has_eof, "nothing may be written behind the end"
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        assert not self.has_eof
+        self.has_eof = True
+
+    def pause_reading(self) -> None:
+        assert self.is_reading
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.is_reading
+        self.is_reading = True
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True

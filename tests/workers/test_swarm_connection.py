@@ -12,61 +12,10 @@ import pytest
 from protocol.errors import DisconnectReason
 from protocol.swarm import Client, Fault, Messages, Scenario
 from tests.pair import key
-from tests.workers.swarmed import Meeting
+from tests.workers.swarmed import FakeTransport, Meeting
 from workers import swarm_connection
 from workers.swarm_connection import GOODBYE_SECONDS, SLOW_READ_SECONDS, SwarmConnection
 from workers.swarm_plan import PeerPlan
-
-
-class FakeSocket:
-    """Keeps its options."""
-
-    def __init__(self) -> None:
-        self.options: dict[tuple[int, int], bytes] = {}
-
-    def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        self.options[level, option] = value
-
-
-class FakeTransport:
-    """Keeps what is written and done."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.socket = FakeSocket()
-        self.is_reading = True
-        self.has_eof = False
-        self.is_aborted = False
-
-    def get_extra_info(self, name: str) -> FakeSocket:
-        assert name == "socket"
-        return self.socket
-
-    def write(self, data: bytes) -> None:
-        assert data
-        assert not self.has_eof, "nothing may be written behind the end"
-        self.written += data
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        assert not self.has_eof
-        self.has_eof = True
-
-    def pause_reading(self) -> None:
-        assert self.is_reading
-        self.is_reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.is_reading
-        self.is_reading = True
-
-    def is_closing(self) -> bool:
-        return self.is_aborted
-
-    def abort(self) -> None:
-        self.is_aborted = True
 
 
 class Scene:

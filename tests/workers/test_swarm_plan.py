@@ -49,10 +49,15 @@ def test_shares_are_kept_exactly() -> None:
 
 def test_of_few_peers_as_many_are_faulty_as_of_many() -> None:
     faults = msgspec.convert({fault.value: 0.02 for fault in Fault}, Faults)
-    peers = plan(msgspec.structs.replace(SCENARIO, peers=20, faults=faults), 1, 0)
-    # 5.6 of them, none of which kind has half a peer; and 6 churn.
-    assert sum(peer.fault is not None for peer in peers) in {5, 6}
-    assert len(peers) == 20
+    few = msgspec.structs.replace(SCENARIO, peers=20, faults=faults)
+    found: Counter[Fault | None] = Counter()
+    for seed in range(20):
+        peers = plan(few, seed, 0)
+        assert len(peers) == 20
+        # 5.6 of them, of no kind as much as half a peer.
+        assert sum(peer.fault is not None for peer in peers) in {5, 6}
+        found.update(peer.fault for peer in peers)
+    assert set(found) == {*Fault, None}
 
 
 def test_they_come_at_the_pace_of_the_ramp_or_all_at_once() -> None:
