@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -53,7 +54,10 @@ class SwarmFleet:
             ours, theirs = socket.socketpair()
             with theirs:
                 command = [sys.executable, "-P", "-m", "workers.swarm", str(theirs.fileno())]
+                # Ctrl-C on a terminal reaches every process: they inherit that it is blocked, and are told when to leave.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 self._processes.append(subprocess.Popen(command, pass_fds=[theirs.fileno()]))  # noqa: S603 - our own module
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._streams.append(ours)
             self._selector.register(ours, selectors.EVENT_READ, (index, swarm.word_decoder()))
             self._send(ours, msgspec.structs.replace(begin, index=index))

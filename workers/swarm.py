@@ -388,8 +388,6 @@ def main() -> None:
         stream = socket.socket(fileno=int(sys.argv[1]))
     except (IndexError, ValueError, OSError):
         sys.exit("usage: python -m workers.swarm FD (rlpx-swarm starts these processes; nobody else needs to)")
-    # Ctrl-C on a terminal reaches every process: the command tells us when to leave.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     uvloop.run(run(stream))
 
 

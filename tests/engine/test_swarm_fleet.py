@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from time import monotonic
@@ -30,6 +31,7 @@ class PlayedProcess:
         self.stream = socket.socket(fileno=os.dup(pass_fds[0]))
         self.code: int | None = 0
         self.is_killed = False
+        self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, set())
         self._decoder = swarm.order_decoder()
 
     def says(self, *words: Word) -> None:
@@ -104,6 +106,11 @@ def test_each_process_is_told_its_part(scene: Scene) -> None:
     orders = [process.hears() for process in scene.processes]
     assert [[order.index for order in told if isinstance(order, Begin)] for told in orders] == [[0], [1], [2]]
     assert {told[0].seed for told in orders if isinstance(told[0], Begin)} == {7}
+
+
+def test_an_interrupt_is_for_the_command_alone_from_the_first_moment_on(scene: Scene) -> None:
+    assert all(signal.SIGINT in process.blocked for process in scene.processes)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 
 def test_two_of_three_are_not_all(scene: Scene) -> None:
