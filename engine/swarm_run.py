@@ -241,7 +241,7 @@ class Run:
         )
         if watch is not None:
             counts, sent, came = watch.counts, summary.counts["messages_out"], summary.counts["messages_in"]
-            lost = f", {counts['workers_lost']} of its workers lost" if counts["workers_lost"] else ""
+            lost = f", {counts['workers_lost']} of its workers ended" if counts["workers_lost"] else ""
             sys.stdout.write(
                 f"\nthe engine counted {counts['established']} established, {counts['closed']} closed, "
                 f"{counts['refused']} refused{lost}; {counts['messages_in']} messages in (the swarm sent {sent}), "
