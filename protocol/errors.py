@@ -104,7 +104,11 @@ class HandshakeError(PeerError):
 
 
 class FrameError(PeerError):
-    """A frame cannot be authentic or is longer than allowed: nothing that follows it can be read."""
+    """A frame cannot be authentic or is longer than allowed: nothing that follows it can be read.
+
+    A wrong MAC is as severe as any breach, but it is not told as one: wire or proxy may have spoiled an honest peer's
+    bytes, and reth bans whoever says 0x02 to it for 12 h. geth closes without a word as well.
+    """
 
     reason: ClassVar[DisconnectReason | None] = None
 
