@@ -55,6 +55,8 @@ class WorkerProcess(asyncio.Protocol):
         self._owner = owner
         self._decoder = control.report_decoder()
         self._stream: asyncio.Transport | None = None
+        # While reports are read, the commands that they bring about: these leave in one write.
+        self._answers: list[bytes] | None = None
         self._handoffs: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.ended = asyncio.Event()
@@ -102,7 +104,9 @@ class WorkerProcess(asyncio.Protocol):
 
     def command(self, command: control.Command) -> None:
         """Tell the worker something; one that is lost hears nothing, and its sessions are closed by the engine."""
-        if self._stream is not None and not self._stream.is_closing():
+        if self._answers is not None:
+            self._answers.append(control.encode(command))
+        elif self._stream is not None and not self._stream.is_closing():
             self._stream.write(control.encode(command))
 
     def kill(self) -> None:
@@ -119,12 +123,15 @@ class WorkerProcess(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Reports."""
         self.heard_at = asyncio.get_running_loop().time()
-        for report in self._decoder.feed(data):
-            if isinstance(report, control.Ready):
-                self.is_ready = True
-            elif isinstance(report, control.Pulse):
-                self.pulse = report
-            self._owner.on_report(self, report)
+        answers: list[bytes] = []
+        self._answers = answers
+        try:
+            for report in self._decoder.feed(data):
+                self._on_report(report)
+        finally:
+            self._answers = None
+        if answers and self._stream is not None:
+            self._stream.writelines(answers)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how it ended is asked of the process
         """The process has ended, or is about to."""
@@ -135,6 +142,13 @@ class WorkerProcess(asyncio.Protocol):
             self._handoffs = None
         task = asyncio.get_running_loop().create_task(self._reap())
         task.add_done_callback(lambda _: self.ended.set())
+
+    def _on_report(self, report: control.Report) -> None:
+        if isinstance(report, control.Ready):
+            self.is_ready = True
+        elif isinstance(report, control.Pulse):
+            self.pulse = report
+        self._owner.on_report(self, report)
 
     async def _reap(self) -> None:
         process = self._process

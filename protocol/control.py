@@ -386,24 +386,35 @@ class StreamDecoder(Generic[T]):
     """Messages of one direction, out of a stream of bytes in any cut. Both ends are ours: bad data is a fault."""
 
     def __init__(self, union: type[T]) -> None:
-        self._decoder = msgspec.msgpack.Decoder(union)
-        self._buffer = bytearray()
+        self._decode = msgspec.msgpack.Decoder(union).decode
+        # The beginning of a message whose end is still to come.
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[T]:
         """Take a chunk; the messages that it completes."""
-        buffer = self._buffer
-        buffer += data
-        messages: list[T] = []
-        start = 0
-        while len(buffer) - start >= _LENGTH_BYTES:
-            body = start + _LENGTH_BYTES
-            end = body + int.from_bytes(buffer[start:body], "big")
-            if len(buffer) < end:
-                break
-            messages.append(self._decoder.decode(memoryview(buffer)[body:end]))
-            start = end
-        del buffer[:start]
+        rest = self._rest
+        if rest:
+            rest += data
+            with memoryview(rest) as view:
+                messages, end = self._read(view)
+            del rest[:end]
+        else:
+            messages, end = self._read(memoryview(data))
+            rest += data[end:]
         return messages
+
+    def _read(self, view: memoryview) -> tuple[list[T], int]:
+        """The whole messages at the front, and where they end."""
+        messages: list[T] = []
+        start, size = 0, len(view)
+        while size - start >= _LENGTH_BYTES:
+            body = start + _LENGTH_BYTES
+            end = body + int.from_bytes(view[start:body], "big")
+            if end > size:
+                break
+            messages.append(self._decode(view[body:end]))
+            start = end
+        return messages, start
 
 
 def command_decoder() -> StreamDecoder[Command]:

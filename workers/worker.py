@@ -48,6 +48,9 @@ from workers.wheel import BUCKET_SECONDS, Wheel
 
 # Sockets adopted in one turn of the loop, so that a burst of accepts does not starve the sessions.
 HANDOFF_BUDGET: Final = 32
+# Reports that leave in one write, as each write wakes the engine process. At so many they do not wait for the end of the
+# turn, so that the engine judges while this worker goes on.
+REPORTS_AT_ONCE: Final = 16
 PULSE_SECONDS: Final = 1.0
 # Answers to one peer that it has not read: at this many its next requests wait (reth's number).
 MOST_QUEUED_RESPONSES: Final = 4
@@ -95,6 +98,8 @@ class Worker:
         # Tasks that the loop alone would forget.
         self._tasks: set[asyncio.Task[None]] = set()
         self._engine: asyncio.Transport | None = None
+        # Reports of this turn of the loop, encoded.
+        self._reports: list[bytes] = []
         self._loop_lag_seconds = 0.0
         # Kept open: where the table of descriptors is full, it could not be opened.
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -125,7 +130,8 @@ class Worker:
         self.stopped.set()
 
     def close(self) -> None:
-        """Let go of everything; the last traffic events leave."""
+        """Let go of everything; the last reports and traffic events leave."""
+        self._send_reports()
         self._loop.remove_reader(self._handoffs.fileno())
         self._loop.remove_reader(self._outbox.fileno())
         self._loop.remove_reader(self._responders.fileno())
@@ -147,9 +153,20 @@ class Worker:
             self.stopped.set()
 
     def report(self, report: control.Report) -> None:
-        """Tell the engine. Lifecycle is bounded by the engine's own ledger, so nothing is ever dropped here."""
-        if self._engine is not None and not self._engine.is_closing():
-            self._engine.write(control.encode(report))
+        """Tell the engine, with all else of this turn of the loop.
+
+        Lifecycle is bounded by the engine's own ledger, so nothing is ever dropped here.
+        """
+        if not self._reports:
+            self._loop.call_soon(self._send_reports)
+        self._reports.append(control.encode(report))
+        if len(self._reports) >= REPORTS_AT_ONCE:
+            self._send_reports()
+
+    def _send_reports(self) -> None:
+        if self._reports and self._engine is not None and not self._engine.is_closing():
+            self._engine.writelines(self._reports)
+        self._reports.clear()
 
     def command(self, command: control.Command) -> None:
         """Carry out one command."""
@@ -628,6 +645,7 @@ class Worker:
             self._turn_timer.cancel()
         self._loop_lag_seconds = max(self._loop_lag_seconds, now - self.turn_due)
         self._await_turn(now)
+        self._send_reports()
         self._wheel.turn(now)
         # ZeroMQ tells of new subscriptions on an edge that a send may have swallowed: look anyway.
         self._outbox.read_subscriptions()

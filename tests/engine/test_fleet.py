@@ -191,6 +191,34 @@ def test_commands_arrive_and_what_waits_is_counted(stage: Stage) -> None:
     asyncio.run(scenario())
 
 
+def test_what_a_crowd_of_reports_brings_about_is_told_in_their_order(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that follow from reports wait until all that came with those are read: nothing may pass them by."""
+
+    async def scenario() -> None:
+        worker = await stage.spawned(FIRST)
+        [process] = stage.fleet
+
+        judged: list[SessionId] = []
+
+        def judge(of: WorkerProcess, report: control.Report) -> None:
+            assert isinstance(report, control.SessionAuthenticated)
+            of.command(Judge(report.session))
+            judged.append(report.session)
+
+        monkeypatch.setattr(stage.owner, "on_report", judge)
+        sessions = [SessionId(number) for number in range(100)]
+        worker.report(*[control.SessionAuthenticated(session, bytes(64)) for session in sessions])
+        await until(lambda: judged == sessions)
+        process.command(DRAIN)
+        told: list[control.Command] = []
+        while DRAIN not in told:
+            told += worker.hear()
+        assert told == [*map(Judge, sessions), DRAIN]
+        await ended(stage)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(("code", "cause"), [(0, "exit code 0"), (70, "exit code 70"), (-9, "signal 9"), (-11, "signal 11")])
 def test_a_lost_worker_is_told_once_with_its_cause(stage: Stage, code: int, cause: str) -> None:
     async def scenario() -> None:

@@ -48,7 +48,7 @@ from protocol.eth import Head
 from protocol.events import Conduct, EndedBy, Established, MessageReceived, Stage
 from protocol.p2p import Capability, Hello
 from protocol.session import Session
-from tests.pair import CHAIN, DEV, DIALER, PROTOCOLS, Recipe, encoded, key
+from tests.pair import CHAIN, DEV, DIALER, HEAD, PROTOCOLS, Recipe, encoded, key
 from tests.workers.hosted import (
     GOODBYE_SECONDS,
     PATIENCE_SECONDS,
@@ -59,7 +59,7 @@ from tests.workers.hosted import (
     hosted,
 )
 from workers.connection import Connection
-from workers.worker import Worker
+from workers.worker import REPORTS_AT_ONCE, Worker
 
 ONE, TWO = SessionId(1), SessionId(2)
 QUITTING = DisconnectReason.CLIENT_QUITTING
@@ -998,6 +998,22 @@ def test_a_worker_whose_last_reports_wait_for_a_busy_engine_ends_without_a_fault
             await engine.writer.drain()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 assert await engine.worker == 0
+
+    played(scenario())
+
+
+def test_all_that_it_has_to_say_is_said_in_its_order_before_it_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            calls = [engine.call() for _ in range(2 * REPORTS_AT_ONCE + 1)]
+            for call in calls:
+                engine.command(SetHead(call, HEAD))
+            await engine.until_that(lambda report: report == control.Reply(calls[0]))
+            fault = {"message": "broken", "exception": RuntimeError("ours"), "protocol": "of one connection"}
+            asyncio.get_running_loop().call_exception_handler(fault)
+            engine.command(DRAIN)
+            told = await engine.rest()
+            assert told == [*map(control.Reply, calls[1:]), control.LogLine("error", "broken: RuntimeError('ours')")]
 
     played(scenario())
 
