@@ -148,7 +148,7 @@ class PeerBook:
     def bans(self, *, now: float) -> list[tuple[str, float]]:
         """Who is kept out, and for how many seconds more."""
         return [
-            (who.hex() if isinstance(who, bytes) else str(who), until - now)
+            (str(who) if isinstance(who, Address) else who.hex(), until - now)
             for who, until in self._bans.items()
             if until > now
         ]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
 import pytest
 
+from engine.admission import parse_address
 from engine.dialer import Enode
 from engine.peers import DIALLED_SECONDS, PeerBook
 from protocol.crypto import PrivateKey
@@ -93,7 +92,7 @@ def test_a_banned_peer_is_not_due_until_its_ban_ends() -> None:
 
 def test_a_ban_ends_by_time_or_by_zero_seconds() -> None:
     book = PeerBook(draw=never)
-    address = IPv4Address("192.0.2.1")
+    address = parse_address("192.0.2.1")
     book.ban(address, 10, now=0)
     book.ban(ONE.id, 20, now=0)
     assert book.bans(now=4) == [("192.0.2.1", 6), (ONE.id.hex(), 16)]
