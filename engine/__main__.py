@@ -7,7 +7,6 @@ import asyncio
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from engine import VERSION, config, logs
 from engine.config import ConfigError, Loaded, RunDir
 from engine.engine import Engine, listen
 from engine.identity import Identity
+from engine.listener import ListeningSocket
 from engine.settings import setting_fields
 from engine.terminal import Arguments
 from protocol.native import NATIVE
@@ -104,7 +104,7 @@ def _prepare_process() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
-async def _start(engine: Engine, listening: socket.socket | None) -> None:
+async def _start(engine: Engine, listening: ListeningSocket | None) -> None:
     """Start, or clean up and say in one line why not."""
     try:
         await engine.start(listening)

@@ -90,6 +90,13 @@ class SessionCounter:
         """Enter a refused peer that is told why; `goodbye_room` says whether to."""
         self._enter(Entry(session, worker, Direction.INBOUND, Phase.GOODBYE))
 
+    def move(self, session: SessionId, worker: WorkerId) -> None:
+        """Another worker has the session."""
+        entry = self._entries[session]
+        self._count(entry, -1)
+        entry.worker = worker
+        self._count(entry, 1)
+
     def grant(self, session: SessionId, peer: bytes, *, passes_limits: bool = False) -> Refusal | None:
         """Reserve the active place of a session whose peer is proved, or say why there is none. The first session of a
         peer wins, whatever its direction.

@@ -1,6 +1,7 @@
 """The engine: it owns the ledger and decides; listener, fleet and hub carry out.
 
-Everything here runs on one loop and never blocks. A session begins in `on_accept` or `dial` and ends in `_finish`, once.
+Everything here runs on one loop and never blocks. A session begins in `on_accept` or `begin_dial` and ends in `_finish`,
+once.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import socket
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, time_ns
@@ -26,7 +26,7 @@ from engine.dialer import Enode, parse_enode
 from engine.fleet import Fleet, WorkerProcess
 from engine.hub import Envelope, Hub
 from engine.identity import Identity
-from engine.listener import Listener
+from engine.listener import Listener, ListeningSocket
 from engine.operations import Operations
 from engine.peers import PeerBook
 from engine.protocols import Protocols
@@ -46,11 +46,21 @@ START_SECONDS: Final = 30.0
 STUCK_SECONDS: Final = 10.0
 # A timer this late says that it was the engine that hung.
 LATE_SECONDS: Final = 0.4
+NO_WORKER: Final = "no worker takes connections"
 # Beyond the goodbyes' own deadline, for workers to report and end.
 STOP_GRACE_SECONDS: Final = 3.0
 _PAGE_BYTES: Final = resource.getpagesize()
 
 log = structlog.get_logger()
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A connection that is booked for a worker and about to be handed over. `refusal`: it is only told why not."""
+
+    session: SessionId
+    descriptor: int
+    remote: str
+    refusal: Refusal | None
 
 
 class Engine:
@@ -84,6 +94,8 @@ class Engine:
         self._hub = Hub(run_dir, (settings.control, settings.events), self._loop, self._on_request)
         self.fleet = Fleet(self, self._configure, self.counter.load)
         self._listener: Listener | None = None
+        # Of this turn of the loop, by the worker that is to have them.
+        self._accepted: dict[WorkerId, list[Accepted]] = {}
         self._listen_host, self._listen_port = "127.0.0.1", 0
         self.operations = Operations(self)
         self._registry = commands.registry(self.operations, identity.version)
@@ -94,13 +106,13 @@ class Engine:
 
     # -- life -------------------------------------------------------------------------------------------------------------
 
-    async def start(self, listening: socket.socket | None) -> None:
+    async def start(self, listening: ListeningSocket | None) -> None:
         """Bind the hub, start the workers, then accept. Raises `OSError` and `zmq.ZMQError`."""
         if listening is not None:
             host, self._listen_port = listening.getsockname()[:2]
             # A node cannot know by itself how others see it: of a wildcard we name the loopback.
             self._listen_host = host if host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104 - compared, not bound
-            self._listener = Listener(listening, self._loop, self.on_accept)
+            self._listener = Listener(listening, self._loop, self)
         self._hub.start()
         for index in range(self.settings.workers):
             await self.fleet.spawn(WorkerId(index))
@@ -185,45 +197,72 @@ class Engine:
 
     # -- accepts ----------------------------------------------------------------------------------------------------------
 
-    def on_accept(self, sock: socket.socket, host: str, port: int) -> None:
-        """Book an accepted socket and pass it to a worker, or refuse it. Our copy is closed in any case."""
-        with sock:
-            session = self._new_session()
-            remote = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            address, now = parse_address(host), monotonic()
-            cause = self._admission.admit(session, address, now=now)
-            if self.peers.is_banned(address, now=now):
-                cause = "the address is banned"
-            if cause is not None:
-                self._refuse(session, remote, cause)
-                return
+    def on_accept(self, descriptor: int, host: str, port: int) -> None:
+        """Book an accepted socket for a worker, or refuse it."""
+        session = self._new_session()
+        remote = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        cause = self._refuse_address(session, host)
+        worker = self.fleet.choose(set())
+        refusal: Refusal | None = None
+        if cause is None and worker is None:
+            cause = NO_WORKER
+        elif cause is None and worker is not None:
             # Where anybody is trusted, who this is decides; that is known with the verdict.
             passes_limits = self.peers.has_trusted
-            refusal = self.counter.room(Direction.INBOUND, passes_limits=passes_limits)
-            if refusal is not None and not self.counter.goodbye_room():
-                self._refuse(session, remote, refusal.cause)
-                return
-            reason = refusal.reason if refusal is not None else None
-            worker = self._hand_over(control.Handoff(session, reason), sock)
-        if worker is None:
-            self._refuse(session, remote, "no worker takes connections")
-        elif refusal is not None:
-            self.counter.admit_goodbye(session, worker.index)
-            self._refuse(session, remote, refusal.cause)
-        else:
-            self.counter.admit(session, worker.index, Direction.INBOUND, passes_limits=passes_limits)
-            view = SessionView(session, worker.index, Direction.INBOUND, remote, _now_us())
-            self.views[session] = view
-            self._publish_opened(view)
-        self.heed_listener()
+            refusal = self.counter.admit(session, worker.index, Direction.INBOUND, passes_limits=passes_limits)
+            if refusal is not None and self.counter.goodbye_room():
+                self.counter.admit_goodbye(session, worker.index)
+            elif refusal is not None:
+                cause = refusal.cause
+        if cause is not None or worker is None:
+            os.close(descriptor)
+            self._refuse(session, remote, cause or NO_WORKER)
+            return
+        self._accepted.setdefault(worker.index, []).append(Accepted(session, descriptor, remote, refusal))
+        if not self._has_room:
+            self.heed_listener()
 
-    def _hand_over(self, handoff: control.Handoff, sock: socket.socket) -> WorkerProcess | None:
+    def on_accepted(self) -> None:
+        """Hand over what was accepted in this turn of the loop."""
+        booked, self._accepted = self._accepted, {}
+        for worker, accepted in booked.items():
+            for start in range(0, len(accepted), control.HANDOFFS_AT_ONCE):
+                self._hand_over(worker, accepted[start : start + control.HANDOFFS_AT_ONCE])
+
+    def _hand_over(self, chosen: WorkerId, accepted: list[Accepted]) -> None:
+        """Pass sockets to the worker they are booked for, else to another. Our copies are closed in any case."""
+        descriptors = [item.descriptor for item in accepted]
+        handoffs = control.Handoffs(
+            tuple(control.Handoff(item.session, item.refusal.reason if item.refusal else None) for item in accepted)
+        )
         tried: set[WorkerId] = set()
-        while (worker := self.fleet.choose(tried)) is not None:
-            if worker.hand_over(handoff, sock):
-                return worker
+        worker = self.fleet.get(chosen)
+        while worker is not None and not worker.hand_over(handoffs, descriptors):
             tried.add(worker.index)
-        return None
+            worker = self.fleet.choose(tried)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        for item in accepted:
+            if worker is None:
+                self.counter.release(item.session)
+                self._refuse(item.session, item.remote, NO_WORKER)
+                continue
+            if worker.index != chosen:
+                self.counter.move(item.session, worker.index)
+            if item.refusal is not None:
+                self._refuse(item.session, item.remote, item.refusal.cause)
+            else:
+                view = SessionView(item.session, worker.index, Direction.INBOUND, item.remote, _now_us())
+                self.views[item.session] = view
+                self._publish_opened(view)
+        if worker is None:
+            self.heed_listener()
+
+    def _refuse_address(self, session: SessionId, host: str) -> str | None:
+        """Why a connection from there is refused, or nothing: then its address has one session more."""
+        address, now = parse_address(host), monotonic()
+        cause = self._admission.admit(session, address, now=now)
+        return "the address is banned" if self.peers.is_banned(address, now=now) else cause
 
     def _refuse(self, session: SessionId, remote: str, cause: str) -> None:
         self._admission.release(session)
@@ -234,11 +273,19 @@ class Engine:
         """Accept while there is room among the pending and a worker to pass to; else the kernel's backlog is the queue."""
         if self._listener is None or self._stopping.is_set():
             return
-        pending = self.counter.count(Phase.PENDING, Direction.INBOUND)
-        if pending < self.counter.limits.max_pending_inbound and self.fleet.is_open:
+        if self._has_room and self.fleet.is_open:
             self._listener.resume()
         else:
             self._listener.pause()
+
+    @property
+    def _has_room(self) -> bool:
+        return self.counter.count(Phase.PENDING, Direction.INBOUND) < self.counter.limits.max_pending_inbound
+
+    def _heed_room(self) -> None:
+        """A pending place may be free again."""
+        if self._listener is not None and self._listener.is_paused:
+            self.heed_listener()
 
     # -- reports ----------------------------------------------------------------------------------------------------------
 
@@ -316,7 +363,7 @@ class Engine:
         self._settle_dial(view, None)
         if self._hub.wants("session.established"):
             self._publish("session.established", view.shown(report.traffic))
-        self.heed_listener()
+        self._heed_room()
 
     def _on_closed(self, _worker: WorkerProcess, report: control.SessionClosed) -> None:
         view = self.views.get(report.session)
@@ -401,7 +448,7 @@ class Engine:
             }
             self._publish("dial.failed", failed)
         self._settle_dial(view, closed)
-        self.heed_listener()
+        self._heed_room()
 
     def _settle_dial(self, view: SessionView, closed: control.SessionClosed | None) -> None:
         if view.direction is Direction.OUTBOUND and view.peer is not None:
@@ -518,20 +565,21 @@ class Engine:
 
     def _publish_opened(self, view: SessionView) -> None:
         if self._hub.wants("session.opened"):
-            opened = {
+            opened: dict[str, Any] = {
+                "time_us": _now_us(),
                 "session": view.session,
                 "peer": view.peer_hex,
                 "direction": view.direction,
                 "remote": view.remote,
                 "worker": view.worker,
             }
-            self._publish("session.opened", opened)
+            self._hub.publish("session.opened", opened)
 
 
 def _now_us() -> int:
     return time_ns() // 1000
 
 
-def listen(address: str) -> socket.socket | None:
+def listen(address: str) -> ListeningSocket | None:
     """The listening socket of the `listen` setting, or none where it is empty. Raises `OSError`."""
     return Listener.bind(*host_port(address)) if address else None

@@ -7,11 +7,11 @@ import os
 import socket
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-import msgspec
 import structlog
 
 from protocol import control
@@ -24,9 +24,6 @@ RESPAWN_MOST_SECONDS: Final = 30.0
 RESPAWN_FORGIVEN_SECONDS: Final = 60.0
 # After its goodbyes a worker has this long to end before it is killed.
 RETIRE_GRACE_SECONDS: Final = 2.0
-
-# A C int, which is what a descriptor is.
-_INT_BYTES: Final = 4
 
 log = structlog.get_logger()
 
@@ -89,15 +86,16 @@ class WorkerProcess(asyncio.Protocol):
         self._handoffs = ours
         await loop.create_connection(lambda: self, sock=stream_ours)
 
-    def hand_over(self, handoff: control.Handoff, sock: socket.socket) -> bool:
-        """Pass an accepted socket; `False` where the worker's queue is full or it is gone. The caller closes its copy."""
+    def hand_over(self, handoffs: control.Handoffs, descriptors: list[int]) -> bool:
+        """Pass accepted sockets, all or none: `False` where the worker's queue is full or it is gone.
+
+        The caller closes its copies.
+        """
         if self._handoffs is None:
             return False
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))]
         try:
-            # What `socket.send_fds` does, without its array of integers.
-            descriptor = sock.fileno().to_bytes(_INT_BYTES, sys.byteorder)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)]
-            self._handoffs.sendmsg([control.encode_record(handoff)], rights)
+            self._handoffs.sendmsg([control.encode_record(handoffs)], rights)
         except OSError:
             return False
         return True
@@ -125,9 +123,14 @@ class WorkerProcess(asyncio.Protocol):
         self.heard_at = asyncio.get_running_loop().time()
         answers: list[bytes] = []
         self._answers = answers
+        on_report = self._owner.on_report
         try:
             for report in self._decoder.feed(data):
-                self._on_report(report)
+                if type(report) is control.Ready:
+                    self.is_ready = True
+                elif type(report) is control.Pulse:
+                    self.pulse = report
+                on_report(self, report)
         finally:
             self._answers = None
         if answers and self._stream is not None:
@@ -142,13 +145,6 @@ class WorkerProcess(asyncio.Protocol):
             self._handoffs = None
         task = asyncio.get_running_loop().create_task(self._reap())
         task.add_done_callback(lambda _: self.ended.set())
-
-    def _on_report(self, report: control.Report) -> None:
-        if isinstance(report, control.Ready):
-            self.is_ready = True
-        elif isinstance(report, control.Pulse):
-            self.pulse = report
-        self._owner.on_report(self, report)
 
     async def _reap(self) -> None:
         process = self._process
@@ -173,21 +169,6 @@ def _start_process(descriptor: int) -> subprocess.Popen[bytes]:
         # A group of its own: Ctrl-C reaches the engine alone, which says goodbye to the peers first.
         process_group=0,
     )
-
-
-class Load(msgspec.Struct, frozen=True):
-    """How busy a worker is: its pending sessions, and all of them."""
-
-    worker: WorkerId
-    pending: int
-    sessions: int
-
-
-def least_loaded(loads: list[Load]) -> WorkerId | None:
-    """The worker with the least pending work, among equals the one with the fewest sessions, or none."""
-    if not loads:
-        return None
-    return min(loads, key=lambda load: (load.pending, load.sessions, load.worker)).worker
 
 
 class Fleet:
@@ -234,10 +215,11 @@ class Fleet:
             raise
 
     def choose(self, excluded: set[WorkerId]) -> WorkerProcess | None:
-        """The ready worker with the least pending work."""
+        """The ready worker with the least pending work, among equals the one with the fewest sessions, or none."""
         ready = [worker for worker in self._workers.values() if worker.is_ready and worker.index not in excluded]
-        chosen = least_loaded([Load(worker.index, *self._load(worker.index)) for worker in ready])
-        return None if chosen is None else self._workers[chosen]
+        if len(ready) == 1:
+            return ready[0]
+        return min(ready, key=lambda worker: (*self._load(worker.index), worker.index), default=None)
 
     def respawn(self, lost: WorkerProcess) -> None:
         """Replace a lost worker, after a wait that doubles while it keeps dying."""

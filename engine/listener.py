@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -38,25 +37,42 @@ _GONE: Final = frozenset(
 log = structlog.get_logger()
 
 
-class Listener:
-    """Calls `on_accept` with each socket and its peer's address; that one owns the socket then."""
+class ListeningSocket(socket.socket):
+    """A listening socket that makes no socket object of what it accepts: that would take as long as the accept itself."""
 
-    def __init__(
-        self, sock: socket.socket, loop: asyncio.AbstractEventLoop, on_accept: Callable[[socket.socket, str, int], None]
-    ) -> None:
+    def accept_descriptor(self) -> tuple[int, tuple[str, int]]:
+        """The descriptor of an accepted connection, and the peer's host and port. Raises `OSError`."""
+        descriptor, address = self._accept()  # type: ignore[attr-defined]  # what `accept` calls; typeshed leaves it out
+        return descriptor, address[:2]
+
+
+class Acceptor(Protocol):
+    """Who takes what is accepted."""
+
+    def on_accept(self, descriptor: int, host: str, port: int) -> None:
+        """A peer has connected from this address; the descriptor is the acceptor's from now on."""
+
+    def on_accepted(self) -> None:
+        """That was all for this turn of the loop."""
+
+
+class Listener:
+    """Tells its `acceptor` of every connection, and when it stops for now."""
+
+    def __init__(self, sock: ListeningSocket, loop: asyncio.AbstractEventLoop, acceptor: Acceptor) -> None:
         self._socket = sock
         self._loop = loop
-        self._on_accept = on_accept
+        self._acceptor = acceptor
         self._is_reading = False
         self._is_wanted = False
         self._is_resting = False
         self._exhausted_logged_at: float | None = None
 
     @classmethod
-    def bind(cls, host: str, port: int) -> socket.socket:
+    def bind(cls, host: str, port: int) -> ListeningSocket:
         """A listening socket, non-blocking. Raises `OSError`."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = ListeningSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # What is accepted inherits it (tcp(7)), for one system call less a session.
@@ -67,6 +83,11 @@ class Listener:
             sock.close()
             raise
         return sock
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether what comes is left in the kernel's queue."""
+        return not self._is_wanted
 
     def resume(self) -> None:
         """Accept from now on."""
@@ -91,11 +112,15 @@ class Listener:
             self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def _accept(self) -> None:
+        self._accept_all()
+        self._acceptor.on_accepted()
+
+    def _accept_all(self) -> None:
         for _ in range(ACCEPT_BUDGET):
             if not self._is_wanted:
                 return
             try:
-                sock, address = self._socket.accept()
+                descriptor, (host, port) = self._socket.accept_descriptor()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -105,7 +130,7 @@ class Listener:
                 if error.errno in _GONE:
                     continue
                 raise
-            self._on_accept(sock, address[0], address[1])
+            self._acceptor.on_accept(descriptor, host, port)
 
     def _stand_back(self, error: OSError) -> None:
         now = self._loop.time()

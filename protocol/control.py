@@ -1,7 +1,7 @@
 """What the engine and its workers say to each other: tagged structs, one union per direction, and their framing.
 
 A worker inherits one end of a SEQPACKET pair. Its first record is a `Configure` with the descriptor of a stream; each
-later one is a `Handoff` with an accepted socket. Commands go down the stream and reports come up it, each as four bytes of
+later one is a `Handoffs` with accepted sockets. Commands go down the stream and reports come up it, each as four bytes of
 big-endian length and a msgpack struct. The end of either is the end of the other process.
 """
 
@@ -22,8 +22,10 @@ WorkerId = NewType("WorkerId", int)
 # Ties a reply of a worker to the command it answers.
 CallId = NewType("CallId", int)
 
-# The configuration and any handoff stay far below the 200 KiB that one SEQPACKET record may have.
+# The configuration and any handoffs stay far below the 200 KiB that one SEQPACKET record may have.
 RECORD_MAX_BYTES: Final = 64 * 1024
+# Sockets in one record: as many as a worker adopts in a turn of its loop. The kernel takes 253 (SCM_MAX_FD).
+HANDOFFS_AT_ONCE: Final = 32
 _LENGTH_BYTES: Final = 4
 
 
@@ -92,11 +94,17 @@ class Configure(msgspec.Struct, frozen=True, array_like=True, tag="configure"):
     responder: ResponderConfig
 
 
-class Handoff(msgspec.Struct, frozen=True, array_like=True, tag="handoff"):
-    """An accepted socket, whose descriptor is in the same record. `refusal` asks only for a polite goodbye."""
+class Handoff(msgspec.Struct, frozen=True, array_like=True):
+    """An accepted socket. `refusal` asks only for a polite goodbye."""
 
     session: SessionId
     refusal: DisconnectReason | None = None
+
+
+class Handoffs(msgspec.Struct, frozen=True, array_like=True, tag="handoffs"):
+    """Accepted sockets, whose descriptors are in the same record and in the same order."""
+
+    sockets: tuple[Handoff, ...]
 
 
 # -- commands: engine to worker ---------------------------------------------------------------------------------------------
@@ -359,7 +367,7 @@ Report = (
     | LogLine
 )
 
-Record = Configure | Handoff
+Record = Configure | Handoffs
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _record_decoder: Final[msgspec.msgpack.Decoder[Record]] = msgspec.msgpack.Decoder(Record)

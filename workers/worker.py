@@ -19,7 +19,7 @@ import zmq
 from protocol import control, crypto, rlp
 from protocol.batches import EventFields
 from protocol.capabilities import SubProtocol
-from protocol.control import CallId, Configure, Handoff, SessionId, Traffic
+from protocol.control import CallId, Configure, Handoff, Handoffs, SessionId, Traffic
 from protocol.errors import DisconnectReason, PeerError, RlpError, Severity, UsageError
 from protocol.eth import LocalChain, LocalRange, Status
 from protocol.eth import Role as MessageRole
@@ -175,24 +175,25 @@ class Worker:
     # -- handoffs and dials -----------------------------------------------------------------------------------------------
 
     def _on_handoffs(self) -> None:
-        for _ in range(HANDOFF_BUDGET):
+        taken = 0
+        while taken < HANDOFF_BUDGET:
             try:
-                data, fds, flags, _ = socket.recv_fds(self._handoffs, control.RECORD_MAX_BYTES, 1)
+                data, fds, _, _ = socket.recv_fds(self._handoffs, control.RECORD_MAX_BYTES, control.HANDOFFS_AT_ONCE)
             except BlockingIOError:
                 return
             if not data:
                 self.engine_lost()
                 return
             record = control.decode_record(data)
-            if not isinstance(record, Handoff):
-                continue
-            if not fds or flags & socket.MSG_CTRUNC:
-                # The table of descriptors was full: the kernel has closed the socket, its place must not leak.
-                self.report(control.HandoffLost(record.session, "the worker is out of file descriptors"))
-                continue
-            task = self._loop.create_task(self._adopt(record, socket.socket(fileno=fds[0])))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            handoffs = record.sockets if isinstance(record, Handoffs) else ()
+            taken += len(handoffs)
+            for handoff, descriptor in zip(handoffs, fds, strict=False):
+                task = self._loop.create_task(self._adopt(handoff, socket.socket(fileno=descriptor)))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            for handoff in handoffs[len(fds) :]:
+                # The table of descriptors was full: the kernel has closed the sockets, their places must not leak.
+                self.report(control.HandoffLost(handoff.session, "the worker is out of file descriptors"))
 
     async def _adopt(self, handoff: Handoff, sock: socket.socket) -> None:
         setup = Setup(Role.RESPONDER, self._node, self._chain, int(time()), self._inbound, refusal=handoff.refusal)

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 
 from protocol import control, eth
-from protocol.control import Configure, Handoff, WorkerId
+from protocol.control import Configure, Handoff, Handoffs, WorkerId
 from protocol.forkid import Chain
 
 
@@ -62,6 +62,8 @@ class PlayedWorker:
         self.stream: socket.socket | None = None
         self.configure: Configure | None = None
         self.decoder = control.command_decoder()
+        # Handed over and not taken yet.
+        self._coming: list[tuple[Handoff, socket.socket]] = []
 
     def begin(self) -> None:
         """Read the first record, as a worker does."""
@@ -88,10 +90,13 @@ class PlayedWorker:
 
     def taken(self) -> tuple[Handoff, socket.socket]:
         """The next handoff."""
-        data, [descriptor], _, _ = socket.recv_fds(self.handoffs, control.RECORD_MAX_BYTES, 1)
-        record = control.decode_record(data)
-        assert isinstance(record, Handoff)
-        return record, socket.socket(fileno=descriptor)
+        if not self._coming:
+            data, descriptors, _, _ = socket.recv_fds(self.handoffs, control.RECORD_MAX_BYTES, control.HANDOFFS_AT_ONCE)
+            record = control.decode_record(data)
+            assert isinstance(record, Handoffs)
+            sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            self._coming += zip(record.sockets, sockets, strict=True)
+        return self._coming.pop(0)
 
     def die(self, code: int = 0) -> None:
         """End, as a process does: the kernel closes its sockets."""
@@ -101,6 +106,8 @@ class PlayedWorker:
     def close(self) -> None:
         """Close both sockets."""
         self.handoffs.close()
+        for _, sock in self._coming:
+            sock.close()
         if self.stream is not None:
             self.stream.close()
 

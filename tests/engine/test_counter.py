@@ -131,6 +131,13 @@ class LedgerMachine(RuleBasedStateMachine):
             self.model.entries[session] = Entry(session, worker, INBOUND, Phase.GOODBYE)
         return session
 
+    @rule(session=sessions, worker=workers)
+    def another_worker_takes_it(self, session: SessionId, worker: WorkerId) -> None:
+        entry = self.model.entries.get(session)
+        if entry is not None:
+            self.ledger.move(session, worker)
+            entry.worker = worker
+
     @rule(session=sessions, peer=peers, passes_limits=st.booleans())
     def a_peer_is_proved(self, session: SessionId, peer: bytes, *, passes_limits: bool) -> None:
         expected = self.model.verdict(session, peer, passes_limits=passes_limits)

@@ -281,6 +281,21 @@ def test_where_no_worker_takes_a_connection_it_is_closed_and_its_place_is_free(p
     play(scenario, limits=LimitSettings(max_pending_inbound=10_000))
 
 
+def test_what_one_worker_does_not_take_is_handed_to_another_and_booked_there(play: Play) -> None:
+    async def scenario(scene: Scene) -> None:
+        full, other = scene.engine.fleet
+        full.hand_over = lambda *_: False  # type: ignore[method-assign]  # its queue is full
+        for _ in range(3):
+            scene.connect()
+        sessions = [(await scene.workers[other.index].takes()).session for _ in range(3)]
+        assert {(await scene.event("session.opened"))["worker"] for _ in sessions} == {other.index}
+        assert scene.engine.counter.of_worker(other.index) == sorted(sessions)
+        assert scene.engine.counter.load(full.index) == (0, 0)
+        assert scene.engine.counter.load(other.index) == (3, 3)
+
+    play(scenario, workers=2)
+
+
 def test_what_a_peer_did_is_an_event_of_its_own(play: Play) -> None:
     async def scenario(scene: Scene) -> None:
         session = await scene.active()

@@ -15,8 +15,6 @@ from typing import Any, cast
 
 import pytest
 import structlog.testing
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine import fleet
 from engine.fleet import (
@@ -24,18 +22,21 @@ from engine.fleet import (
     RESPAWN_FORGIVEN_SECONDS,
     RESPAWN_MOST_SECONDS,
     Fleet,
-    Load,
     WorkerProcess,
-    least_loaded,
 )
 from protocol import control
-from protocol.control import Drain, Handoff, Judge, SessionId, WorkerId
+from protocol.control import Drain, Handoff, Handoffs, Judge, SessionId, WorkerId
 from protocol.errors import DisconnectReason
 from tests.engine import virtual
 from tests.engine.played import PlayedWorker, configuration, until
 
 DRAIN = Drain(DisconnectReason.CLIENT_QUITTING, "the end")
 FIRST, SECOND = WorkerId(0), WorkerId(1)
+
+
+def one(session: int) -> Handoffs:
+    """Of a single socket."""
+    return Handoffs((Handoff(SessionId(session)),))
 
 
 class Owner:
@@ -118,21 +119,22 @@ def test_a_worker_is_configured_and_ready_when_it_says_so(stage: Stage) -> None:
     asyncio.run(scenario())
 
 
-def test_a_handoff_brings_the_socket_and_the_caller_keeps_its_copy(stage: Stage) -> None:
+def test_handoffs_bring_their_sockets_and_the_caller_keeps_its_copies(stage: Stage) -> None:
     async def scenario() -> None:
         worker = await stage.spawned(FIRST)
         [process] = stage.fleet
-        ours, peer = socket.socketpair()
-        handoff = Handoff(SessionId(7), DisconnectReason.TOO_MANY_PEERS)
-        with ours, peer:
-            assert process.hand_over(handoff, ours)
-            assert ours.fileno() != -1
-            ours.close()
-            record, taken = worker.taken()
-            with taken:
-                assert record == handoff
-                peer.send(b"hello")
-                assert taken.recv(5) == b"hello"
+        handoffs = Handoffs((Handoff(SessionId(7), DisconnectReason.TOO_MANY_PEERS), Handoff(SessionId(8))))
+        pairs = [socket.socketpair() for _ in handoffs.sockets]
+        assert process.hand_over(handoffs, [ours.fileno() for ours, _ in pairs])
+        for number, (ours, peer) in enumerate(pairs):
+            with peer:
+                assert ours.fileno() != -1
+                ours.close()
+                handoff, taken = worker.taken()
+                with taken:
+                    assert handoff == handoffs.sockets[number]
+                    peer.send(b"hello")
+                    assert taken.recv(5) == b"hello"
         await ended(stage)
 
     asyncio.run(scenario())
@@ -145,14 +147,14 @@ def test_a_worker_that_takes_no_handoffs_is_full_and_never_makes_us_wait(stage: 
         ours, peer = socket.socketpair()
         with ours, peer:
             count = 0
-            while process.hand_over(Handoff(SessionId(count)), ours):
+            while process.hand_over(one(count), [ours.fileno()]):
                 count += 1
                 assert count < 100_000
             assert count > 10
             record, taken = worker.taken()
             taken.close()
             assert record.session == 0
-            assert process.hand_over(Handoff(SessionId(count)), ours)
+            assert process.hand_over(one(count), [ours.fileno()])
         await ended(stage)
 
     asyncio.run(scenario())
@@ -245,9 +247,9 @@ def test_a_lost_worker_takes_nothing_and_hears_nothing(stage: Stage) -> None:
         ours, peer = socket.socketpair()
         with ours, peer:
             # Its end of the pair is closed before we have noticed anything.
-            assert not process.hand_over(Handoff(SessionId(1)), ours)
+            assert not process.hand_over(one(1), [ours.fileno()])
             await until(process.ended.is_set)
-            assert not process.hand_over(Handoff(SessionId(1)), ours)
+            assert not process.hand_over(one(1), [ours.fileno()])
         process.command(DRAIN)
         assert process.queued_command_bytes == 0
 
@@ -270,29 +272,29 @@ def test_a_worker_that_closes_its_stream_and_does_not_end_is_killed(stage: Stage
 # -- choosing ---------------------------------------------------------------------------------------------------------------
 
 
-def test_of_no_workers_none_is_the_least_loaded() -> None:
-    assert least_loaded([]) is None
-
-
 @pytest.mark.parametrize(
     ("loads", "chosen"),
     [
-        ([(0, 5, 5), (1, 4, 900)], 1),
-        ([(0, 4, 900), (1, 4, 899)], 1),
-        ([(0, 4, 9), (1, 4, 9)], 0),
-        ([(1, 0, 0), (0, 0, 0)], 0),
+        ({0: (5, 5), 1: (4, 900)}, 1),
+        ({0: (4, 900), 1: (4, 899)}, 1),
+        ({0: (4, 9), 1: (4, 9)}, 0),
+        ({0: (4, 9)}, 0),
+        ({}, None),
     ],
 )
-def test_pending_work_counts_first_then_sessions_then_the_number(loads: list[tuple[int, int, int]], chosen: int) -> None:
-    assert least_loaded([Load(WorkerId(index), pending, sessions) for index, pending, sessions in loads]) == chosen
+def test_pending_work_counts_first_then_sessions_then_the_number(
+    stage: Stage, loads: dict[int, tuple[int, int]], chosen: int | None
+) -> None:
+    async def scenario() -> None:
+        # The last one begins first.
+        for index in reversed(loads):
+            await stage.spawned(WorkerId(index))
+            stage.loads[WorkerId(index)] = loads[index]
+        worker = stage.fleet.choose(set())
+        assert (None if worker is None else worker.index) == chosen
+        await ended(stage)
 
-
-@settings(derandomize=True, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 50)), min_size=1, max_size=8))
-def test_nobody_is_less_loaded_than_the_least_loaded(pairs: list[tuple[int, int]]) -> None:
-    chosen = least_loaded([Load(WorkerId(index), *pair) for index, pair in enumerate(pairs)])
-    assert chosen is not None
-    assert pairs[chosen] == min(pairs)
+    asyncio.run(scenario())
 
 
 def test_the_fleet_chooses_among_the_ready_ones_that_are_not_excluded(stage: Stage) -> None:

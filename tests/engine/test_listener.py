@@ -8,12 +8,12 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import structlog.testing
 
-from engine.listener import ACCEPT_BUDGET, EXHAUSTED_LOG_SECONDS, EXHAUSTED_PAUSE_SECONDS, Listener
+from engine.listener import ACCEPT_BUDGET, EXHAUSTED_LOG_SECONDS, EXHAUSTED_PAUSE_SECONDS, Listener, ListeningSocket
 
 DESCRIPTOR = 99
 PEER = ("1.2.3.4", 5555)
@@ -67,7 +67,7 @@ class ScriptedSocket:
     """A listening socket whose `accept` gives what a test has put in, then nothing."""
 
     def __init__(self) -> None:
-        self.coming: deque[OSError | FakeConnection] = deque()
+        self.coming: deque[OSError | int] = deque()
         self.accepts = 0
         self.is_closed = False
 
@@ -75,7 +75,7 @@ class ScriptedSocket:
         """Some number."""
         return DESCRIPTOR
 
-    def accept(self) -> tuple[FakeConnection, tuple[str, int]]:
+    def accept_descriptor(self) -> tuple[int, tuple[str, int]]:
         """The next of the script."""
         self.accepts += 1
         if not self.coming:
@@ -90,26 +90,26 @@ class ScriptedSocket:
         self.is_closed = True
 
 
-class FakeConnection:
-    """An accepted socket."""
-
-
 class Scene:
     """A listener between a scripted socket and a scripted loop, and what it accepted."""
 
     def __init__(self) -> None:
         self.loop = ScriptedLoop()
         self.socket = ScriptedSocket()
-        self.accepted: list[tuple[Any, str, int]] = []
-        self.listener = Listener(
-            cast("socket.socket", self.socket), cast("asyncio.AbstractEventLoop", self.loop), self.on_accept
-        )
+        self.accepted: list[tuple[int, str, int]] = []
+        # How many were accepted in each turn so far.
+        self.turns: list[int] = []
+        self.listener = Listener(cast("ListeningSocket", self.socket), cast("asyncio.AbstractEventLoop", self.loop), self)
 
-    def on_accept(self, sock: socket.socket, host: str, port: int) -> None:
+    def on_accept(self, descriptor: int, host: str, port: int) -> None:
         """Keep it."""
-        self.accepted.append((sock, host, port))
+        self.accepted.append((descriptor, host, port))
 
-    def come(self, *coming: OSError | FakeConnection) -> None:
+    def on_accepted(self) -> None:
+        """Note it."""
+        self.turns.append(len(self.accepted) - sum(self.turns))
+
+    def come(self, *coming: OSError | int) -> None:
         """Put more into the kernel's queue."""
         self.socket.coming.extend(coming)
 
@@ -125,11 +125,11 @@ def failed(number: int) -> OSError:
 
 
 def test_it_accepts_all_that_is_there(scene: Scene) -> None:
-    first, second = FakeConnection(), FakeConnection()
-    scene.come(first, second)
+    scene.come(11, 12)
     scene.listener.resume()
     scene.loop.turn()
-    assert scene.accepted == [(first, *PEER), (second, *PEER)]
+    assert scene.accepted == [(11, *PEER), (12, *PEER)]
+    assert scene.turns == [2]
 
 
 def test_it_accepts_nothing_before_it_is_told_to(scene: Scene) -> None:
@@ -137,7 +137,7 @@ def test_it_accepts_nothing_before_it_is_told_to(scene: Scene) -> None:
 
 
 def test_one_turn_accepts_so_many_and_no_more(scene: Scene) -> None:
-    scene.come(*(FakeConnection() for _ in range(ACCEPT_BUDGET + 1)))
+    scene.come(*range(ACCEPT_BUDGET + 1))
     scene.listener.resume()
     scene.loop.turn()
     assert len(scene.accepted) == ACCEPT_BUDGET
@@ -163,15 +163,15 @@ def test_resuming_and_pausing_twice_is_harmless(scene: Scene) -> None:
 
 def test_a_pause_from_within_an_accept_holds_for_the_next_one() -> None:
     class OneAtATime(Scene):
-        def on_accept(self, sock: socket.socket, host: str, port: int) -> None:
-            super().on_accept(sock, host, port)
+        def on_accept(self, descriptor: int, host: str, port: int) -> None:
+            super().on_accept(descriptor, host, port)
             self.listener.pause()
 
     scene = OneAtATime()
-    scene.come(FakeConnection(), FakeConnection())
+    scene.come(11, 12)
     scene.listener.resume()
     scene.loop.turn()
-    assert len(scene.accepted) == 1
+    assert scene.turns == [1]
     assert scene.socket.accepts == 1
 
 
@@ -187,7 +187,7 @@ def test_out_of_descriptors_it_stands_back_says_so_once_and_goes_on(scene: Scene
             listening.append(scene.loop.is_listening)
     assert listening == [False, False, True]
     assert [(line["log_level"], line["error"]) for line in logs] == [("warning", os.strerror(number))]
-    scene.come(FakeConnection())
+    scene.come(11)
     scene.loop.turn()
     assert len(scene.accepted) == 1
 
@@ -203,7 +203,7 @@ def test_while_it_lasts_the_log_says_so_every_ten_seconds_only(scene: Scene) -> 
 
 
 def test_exhausted_it_tries_once_a_pause(scene: Scene) -> None:
-    scene.come(failed(errno.EMFILE), failed(errno.EMFILE), FakeConnection())
+    scene.come(failed(errno.EMFILE), failed(errno.EMFILE), 11)
     scene.listener.resume()
     scene.loop.turn()
     scene.loop.turn()
@@ -258,7 +258,7 @@ def test_closing_while_standing_back_is_the_end(scene: Scene) -> None:
     ids=errno.errorcode.get,
 )
 def test_a_peer_that_was_gone_before_is_skipped(scene: Scene, number: int) -> None:
-    scene.come(failed(number), FakeConnection())
+    scene.come(failed(number), 11)
     scene.listener.resume()
     with structlog.testing.capture_logs() as logs:
         scene.loop.turn()
@@ -291,25 +291,39 @@ def test_it_listens_on_ipv6_as_well() -> None:
         assert sock.family is socket.AF_INET6
 
 
-def test_real_connections_arrive_with_their_address(listening: socket.socket) -> None:
-    async def scenario() -> tuple[str, int]:
-        arrived: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
+class Arrivals:
+    """Takes what is accepted."""
 
-        def on_accept(sock: socket.socket, host: str, port: int) -> None:
-            with sock:
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-                arrived.set_result((host, port))
+    def __init__(self) -> None:
+        self.connections: list[tuple[socket.socket, str, int]] = []
+        self.is_complete = asyncio.Event()
 
-        listener = Listener(listening, asyncio.get_running_loop(), on_accept)
+    def on_accept(self, descriptor: int, host: str, port: int) -> None:
+        """Keep it."""
+        self.connections.append((socket.socket(fileno=descriptor), host, port))
+
+    def on_accepted(self) -> None:
+        """That is all."""
+        self.is_complete.set()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_real_connections_arrive_with_their_address(host: str) -> None:
+    async def scenario(listening: ListeningSocket) -> None:
+        arrivals = Arrivals()
+        listener = Listener(listening, asyncio.get_running_loop(), arrivals)
         listener.resume()
-        _, writer = await asyncio.open_connection(*listening.getsockname())
-        own: tuple[str, int] = writer.get_extra_info("sockname")
-        assert await asyncio.wait_for(arrived, 5) == own
+        _, writer = await asyncio.open_connection(*listening.getsockname()[:2])
+        await asyncio.wait_for(arrivals.is_complete.wait(), 5)
+        [(sock, *address)] = arrivals.connections
+        with sock:
+            assert address == list(writer.get_extra_info("sockname")[:2])
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         writer.close()
         listener.close()
-        return own
 
-    assert asyncio.run(scenario())[0] == "127.0.0.1"
+    with Listener.bind(host, 0) as listening:
+        asyncio.run(scenario(listening))
 
 
 def test_what_is_accepted_does_not_wait_for_company(listening: socket.socket) -> None:

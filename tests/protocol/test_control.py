@@ -25,6 +25,7 @@ from protocol.control import (
     Drain,
     Figures,
     Handoff,
+    Handoffs,
     Judge,
     NodeConfig,
     OutboxConfig,
@@ -254,7 +255,7 @@ def test_the_configuration_of_each_chain_fits_a_record(chain: str) -> None:
     assert len(record) < control.RECORD_MAX_BYTES // 8
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", control.encode_record(Handoff(SessionId(1)))[:-1]])
+@pytest.mark.parametrize("data", [b"", b"\xc1", control.encode_record(Handoffs((Handoff(SessionId(1)),)))[:-1]])
 def test_a_record_that_is_not_one_is_a_fault(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         control.decode_record(data)

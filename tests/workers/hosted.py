@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from protocol import control
-from protocol.control import CallId, Configure, Handoff, Judge, SessionId, WorkerId
+from protocol.control import CallId, Configure, Handoff, Handoffs, Judge, SessionId, WorkerId
 from protocol.errors import DisconnectReason
 from protocol.events import Authenticated, Closed, Established, Event
 from protocol.session import Session
@@ -214,8 +214,14 @@ class PlayedEngine:
 
     def hand_over(self, handoff: Handoff, sock: socket.socket) -> None:
         """Pass an accepted socket, and close our copy."""
-        with sock:
-            socket.send_fds(self.handoffs, [control.encode_record(handoff)], [sock.fileno()])
+        self.hand_over_all([(handoff, sock)])
+
+    def hand_over_all(self, accepted: list[tuple[Handoff, socket.socket]]) -> None:
+        """Pass accepted sockets in one record, and close our copies."""
+        record = control.encode_record(Handoffs(tuple(handoff for handoff, _ in accepted)))
+        socket.send_fds(self.handoffs, [record], [sock.fileno() for _, sock in accepted])
+        for _, sock in accepted:
+            sock.close()
 
     async def accepted(
         self, session: SessionId, recipe: Recipe = DIALER, *, refusal: DisconnectReason | None = None

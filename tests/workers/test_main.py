@@ -8,7 +8,7 @@ import pytest
 import uvloop
 
 from protocol import control
-from protocol.control import Handoff, SessionId
+from protocol.control import Handoff, Handoffs, SessionId
 from workers.__main__ import main, run
 
 
@@ -29,6 +29,6 @@ def test_an_engine_that_has_gone_before_it_said_anything_is_a_quiet_end() -> Non
 def test_a_first_record_that_is_no_configuration_is_a_fault() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        ours.send(control.encode_record(Handoff(SessionId(1))))
+        ours.send(control.encode_record(Handoffs((Handoff(SessionId(1)),))))
         with pytest.raises(SystemExit, match="not a configuration"):
             uvloop.run(run(theirs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from protocol.control import (
     Forget,
     Handoff,
     HandoffLost,
+    Handoffs,
     Judge,
     SendMessage,
     Sent,
@@ -182,10 +184,43 @@ def test_each_peer_has_the_highest_version_that_it_shares(tmp_path: Path) -> Non
 def test_a_handoff_without_its_socket_is_lost_and_said_so(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with hosted(tmp_path) as engine:
-            engine.handoffs.send(control.encode_record(Handoff(ONE)))
+            engine.handoffs.send(control.encode_record(Handoffs((Handoff(ONE),))))
             lost = await engine.until(HandoffLost)
             assert lost == HandoffLost(ONE, "the worker is out of file descriptors")
             await engine.established(TWO)
+
+    played(scenario())
+
+
+@contextmanager
+def room_for(descriptors: int) -> Iterator[None]:
+    """The table of descriptors takes so many more."""
+    # A new one is always the lowest that is free (open(2)).
+    lowest = [os.dup(0) for _ in range(descriptors)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest[-1] + 1, hard))
+    for descriptor in lowest:
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_of_handoffs_that_the_table_has_no_room_for_exactly_those_are_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            pairs = [socket.socketpair() for _ in range(5)]
+            engine.hand_over_all([(Handoff(SessionId(number)), pair[0]) for number, pair in enumerate(pairs)])
+            with room_for(2):
+                lost = [await engine.until(HandoffLost) for _ in range(3)]
+            assert lost == [HandoffLost(SessionId(number), "the worker is out of file descriptors") for number in (2, 3, 4)]
+            for _, peer in pairs:
+                peer.close()
+            ends = {(await engine.until(SessionClosed)).session for _ in range(2)}
+            assert ends == {0, 1}
+            engine.command(DRAIN)
+            assert await engine.rest() == []
 
     played(scenario())
 
