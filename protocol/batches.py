@@ -55,22 +55,20 @@ class Batch:
         self.topic = topic
         self.worker = worker
         self.since_us = since_us
-        self.events: list[EventFields] = []
+        # JSON objects.
+        self.events: list[str] = []
         self.bodies: list[bytes] = []
         self.seq = 0
         self.dropped = 0
 
     def frames(self) -> tuple[bytes, bytes, bytes]:
         """The batch as it goes out, with the number that `sent` will confirm."""
-        head = {
-            "v": HEAD_VERSION,
-            "worker": self.worker,
-            "since_us": self.since_us,
-            "seq": self.seq + 1,
-            "dropped": self.dropped,
-            "events": self.events,
-        }
-        return self.topic.encode(), orjson.dumps(head), b"".join(self.bodies)
+        worker = "null" if self.worker is None else self.worker
+        head = (
+            f'{{"v":{HEAD_VERSION},"worker":{worker},"since_us":{self.since_us},"seq":{self.seq + 1},'
+            f'"dropped":{self.dropped},"events":[{",".join(self.events)}]}}'
+        )
+        return self.topic.encode(), head.encode(), b"".join(self.bodies)
 
     def sent(self) -> None:
         """The socket took it."""
@@ -100,23 +98,27 @@ class Batches:
         self._worker = worker
         self._since_us = since_us
         self._by_topic: dict[str, Batch] = {}
-        self._waiting: dict[str, Batch] = {}
+        self._waiting: list[Batch] = []
         self.waiting_bytes = 0
 
-    def add(self, topic: str, event: EventFields, payload: bytes = b"") -> None:
-        """Enter one event with its payload, whose size it already states."""
+    def add(self, topic: str, event: EventFields) -> None:
+        """Enter one event."""
+        self.add_encoded(topic, orjson.dumps(event).decode())
+
+    def add_encoded(self, topic: str, event: str, payload: bytes = b"") -> None:
+        """Enter one event, a JSON object, with its payload, whose size it already states."""
         batch = self._by_topic.get(topic)
         if batch is None:
             batch = self._by_topic[topic] = Batch(topic, self._worker, self._since_us)
+        if not batch.events:
+            self._waiting.append(batch)
         batch.events.append(event)
         if payload:
             batch.bodies.append(payload)
             self.waiting_bytes += len(payload)
-        self._waiting[topic] = batch
 
     def take(self) -> list[Batch]:
         """The batches that wait; each wants `sent` or `refused`."""
-        waiting = list(self._waiting.values())
-        self._waiting.clear()
+        waiting, self._waiting = self._waiting, []
         self.waiting_bytes = 0
         return waiting

@@ -51,7 +51,7 @@ class Established(msgspec.Struct, frozen=True):
     status: Status
 
 
-class MessageReceived(msgspec.Struct, frozen=True):
+class MessageReceived(msgspec.Struct, frozen=True, gc=False):
     """One message. `payload` is the RLP as the peer sent it, inflated; `wire_bytes` what it took deflated.
 
     `request_id` is the peer's where the message is a request or a response.

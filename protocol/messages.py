@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from protocol import eth, snap
-from protocol.capabilities import LAST_CODE, Shared
+from protocol.capabilities import Shared
 from protocol.errors import NotSharedError
 from protocol.eth import MessageType, Role
 from protocol.p2p import Capability
@@ -53,7 +53,8 @@ class MessageTable:
     def __init__(self, shared: tuple[Shared, ...]) -> None:
         self.shared = shared
         self.capabilities = {item.capability.name: item for item in shared}
-        self.by_code: list[MessageKind | None] = [None] * (LAST_CODE + 1)
+        # An entry for every byte: none is beyond the end.
+        self.by_code: list[MessageKind | None] = [None] * 256
         self.eth = self.capabilities.get(eth.NAME)
         self.has_ranges = self.eth is not None and self.eth.capability.version >= eth.RANGE_VERSION
         for item in shared:
@@ -62,7 +63,7 @@ class MessageTable:
 
     def is_of_others(self, code: int) -> bool:
         """Whether a code belongs to a sub-protocol of the user's: neither eth, nor snap, which waits for eth."""
-        kind = self.by_code[code] if code < len(self.by_code) else None
+        kind = self.by_code[code]
         return kind is not None and kind.capability.name not in _KNOWN
 
     def find(self, name: str, message_id: int) -> MessageKind:

@@ -55,8 +55,8 @@ DISCONNECT_MAX_BYTES: Final = 64
 PING_BURST: Final = 5
 PING_REFILL_SECONDS: Final = 1.0
 
-# A varint of a 32-bit length takes up to five bytes.
-_VARINT_MAX_BYTES: Final = 5
+# A Snappy block starts with its inflated length, 32 bits as a varint: up to five bytes.
+LENGTH_MAX_BYTES: Final = 5
 _U16_MAX: Final = 0xFFFF
 
 
@@ -161,11 +161,12 @@ def decode_disconnect_after_hello(payload: bytes) -> DisconnectReason | None:
 
 def inflated_bytes(payload: bytes, limit: int) -> int:
     """The length that a Snappy block says it inflates to. Raises `SnappyError` where unreadable or over `limit`."""
-    length = 0
-    for index, byte in enumerate(payload[:_VARINT_MAX_BYTES]):
-        length |= (byte & 0x7F) << (7 * index)
+    length = shift = 0
+    for byte in payload[:LENGTH_MAX_BYTES]:
+        length |= (byte & 0x7F) << shift
         if byte < 0x80:  # noqa: PLR2004 - the continuation bit of a varint
             break
+        shift += 7
     else:
         raise SnappyError("a payload without a Snappy length")
     if length > limit:

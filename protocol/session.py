@@ -58,6 +58,12 @@ MAX_PENDING_FRAME_BYTES: Final = 2048
 MAX_EARLY_BYTES: Final = 64 * 1024
 # At these no further frame is opened.
 _STOPS: Final = frozenset({Stage.VERDICT, Stage.CLOSED})
+# What every message asks for: as plain names these are found faster.
+_ACTIVE: Final = Stage.ACTIVE
+_ANNOUNCEMENT: Final = eth.Role.ANNOUNCEMENT
+_FIRST_CODE: Final = p2p.FIRST_CAPABILITY_CODE
+# Behind the message code of a frame's content, and the length that Snappy starts with.
+_LENGTH_END: Final = 1 + p2p.LENGTH_MAX_BYTES
 # How urgent what a user sends is.
 _RANKS: Final = {
     eth.Role.RESPONSE: Rank.RESPONSE,
@@ -435,42 +441,41 @@ class Session:
             return
         for content in cipher.frames():
             self.messages_in += 1
-            if self.stage is Stage.ACTIVE and content and content[0] >= p2p.FIRST_CAPABILITY_CODE:
+            if self.stage is _ACTIVE and content and content[0] >= _FIRST_CODE:
                 self._on_message(content)
-            else:
-                self._on_other(content)
+                continue
+            self._on_other(content)
             if self.stage in _STOPS:
                 return
 
     def _on_message(self, content: bytes) -> None:
         """A capability's message on an active session: the hot path."""
         table = self._table
-        code = content[0]
-        kind = table.by_code[code] if table is not None and code < len(table.by_code) else None
+        kind = table.by_code[content[0]] if table is not None else None
         if kind is None:
-            raise MessageError(f"message code 0x{code:02x}, which no shared capability has")
-        payload = content[1:]
-        handler = self._ON_OWN_MESSAGE.get((kind.capability.name, kind.id))
+            raise MessageError(f"message code 0x{content[0]:02x}, which no shared capability has")
+        topic = kind.topic
+        handler = self._ON_OWN_MESSAGE.get(topic)
         if handler is not None:
-            handler(self, kind, payload)
-        is_read = self._node.interest[kind.topic]
-        if kind.role is eth.Role.ANNOUNCEMENT:
-            if is_read:
-                self._events.append(MessageReceived(kind, p2p.inflate(payload, kind.limit_bytes), len(payload)))
-            else:
-                # Nobody reads it: the length is still checked, nothing is inflated.
-                p2p.inflated_bytes(payload, kind.limit_bytes)
-        elif is_read or kind.answer is not None or self._requests:
-            # eth/66 and snap: requests and responses are lists that start with their id (EIP-2481).
-            data = p2p.inflate(payload, kind.limit_bytes)
-            request_id = rlp.first_uint(data)
-            if is_read or kind.answer is not None:
-                self._events.append(MessageReceived(kind, data, len(payload), request_id))
-            if kind.answer is None:
-                self._on_response(kind, request_id, data)
-        else:
-            p2p.inflated_bytes(payload, kind.limit_bytes)
-            self._on_unasked(kind)
+            handler(self, kind, content[1:])
+        is_read = self._node.interest[topic]
+        is_announcement = kind.role is _ANNOUNCEMENT
+        if not is_read and (is_announcement or (kind.answer is None and not self._requests)):
+            # Nobody reads it: the length is still checked, nothing is inflated.
+            p2p.inflated_bytes(content[1:_LENGTH_END], kind.limit_bytes)
+            if not is_announcement:
+                self._on_unasked(kind)
+            return
+        payload = p2p.inflate(content[1:], kind.limit_bytes)
+        if is_announcement:
+            self._events.append(MessageReceived(kind, payload, len(content) - 1))
+            return
+        # eth/66 and snap: requests and responses are lists that start with their id (EIP-2481).
+        request_id = rlp.first_uint(payload)
+        if is_read or kind.answer is not None:
+            self._events.append(MessageReceived(kind, payload, len(content) - 1, request_id))
+        if kind.answer is None:
+            self._on_response(kind, request_id, payload)
 
     def _on_status_again(self, _kind: MessageKind, _payload: bytes) -> None:
         raise MessageError("a second Status")
@@ -483,11 +488,11 @@ class Session:
         self.remote_range = eth.decode_block_range(p2p.inflate(payload, kind.limit_bytes))
 
     # Messages that concern the session itself, beside whoever reads them.
-    _ON_OWN_MESSAGE: ClassVar[dict[tuple[str, int], Callable[[Session, MessageKind, bytes], None]]] = {
-        (eth.NAME, eth.STATUS_ID): _on_status_again,
-        (eth.NAME, eth.NEW_BLOCK_HASHES_ID): _on_block_gossip,
-        (eth.NAME, eth.NEW_BLOCK_ID): _on_block_gossip,
-        (eth.NAME, eth.BLOCK_RANGE_UPDATE_ID): _on_block_range,
+    _ON_OWN_MESSAGE: ClassVar[dict[str, Callable[[Session, MessageKind, bytes], None]]] = {
+        "eth.Status": _on_status_again,
+        "eth.NewBlockHashes": _on_block_gossip,
+        "eth.NewBlock": _on_block_gossip,
+        "eth.BlockRangeUpdate": _on_block_range,
     }
 
     def _on_other(self, content: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import zmq
 
-from protocol.batches import Batches, EventFields, Interest
+from protocol.batches import Batches, Interest
 from protocol.control import OutboxConfig, WorkerId
 
 # Plain integers: combining ZeroMQ's own flags, which are enumerations, takes longer than sending a frame.
@@ -35,7 +35,8 @@ class Outbox:
     ) -> None:
         self.interest = Interest()
         self.dropped_events = 0
-        self._config = config
+        self._batch_seconds = config.batch_seconds
+        self._batch_bytes = config.batch_bytes
         self._later = later
         self._batches = Batches(worker, time_ns() // 1000)
         self._is_due = False
@@ -56,14 +57,14 @@ class Outbox:
         while not self._socket.closed and int(self._socket.getsockopt(_EVENTS)) & _READABLE:
             self.interest.change(self._socket.recv(_LAST))
 
-    def add(self, topic: str, event: EventFields, payload: bytes) -> None:
-        """Enter one event with its payload, whose size it already states."""
-        self._batches.add(topic, event, payload)
-        if self._batches.waiting_bytes >= self._config.batch_bytes:
+    def add(self, topic: str, event: str, payload: bytes) -> None:
+        """Enter one event, a JSON object, with its payload, whose size it already states."""
+        self._batches.add_encoded(topic, event, payload)
+        if self._batches.waiting_bytes >= self._batch_bytes:
             self.flush()
         elif not self._is_due:
             self._is_due = True
-            self._later(self._config.batch_seconds, self.flush)
+            self._later(self._batch_seconds, self.flush)
 
     def flush(self) -> None:
         """Send what waits."""

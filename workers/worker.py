@@ -17,7 +17,6 @@ import msgspec
 import zmq
 
 from protocol import control, crypto, rlp
-from protocol.batches import EventFields
 from protocol.capabilities import SubProtocol
 from protocol.control import CallId, Configure, Handoff, Handoffs, SessionId, Traffic
 from protocol.errors import DisconnectReason, PeerError, RlpError, Severity, UsageError
@@ -284,11 +283,15 @@ class Worker:
 
     def on_events(self, connection: Connection, events: list[Event]) -> None:
         """Pass on what a session told."""
-        now_us = time_ns() // 1000
+        stamp = ""
         for index, event in enumerate(events):
             end: list[Event] | None
             if type(event) is MessageReceived:
-                end = self._on_message(connection, event, now_us)
+                stamp = stamp or _stamp(connection)
+                self._publish(event, stamp)
+                if event.kind.answer is None:
+                    continue
+                end = self._on_request(connection, event)
             else:
                 end = self._LIFECYCLE[type(event)](self, connection, event)
             if end:
@@ -297,44 +300,33 @@ class Worker:
                 self.on_events(connection, [*answers, *end])
                 return
 
-    def _on_message(self, connection: Connection, message: MessageReceived, now_us: int) -> list[Event]:
-        """Publish it to whoever reads its topic, and answer it; gives the end where it was malformed."""
+    def _publish(self, message: MessageReceived, stamp: str) -> None:
+        """Pass a message on to whoever reads its topic."""
         kind = message.kind
         if self._outbox.interest[kind.topic]:
-            event: EventFields = {
-                "time_us": now_us,
-                "session": connection.id,
-                "peer": connection.peer_hex,
-                "size": len(message.payload),
-                "wire_size": message.wire_bytes,
-                "version": kind.capability.version,
-            }
-            if message.request_id is not None:
-                event["request_id"] = message.request_id
-            self._outbox.add(kind.topic, event, message.payload)
-        if kind.answer is None:
-            return []
-        if len(message.payload) > OFFERED_MAX_BYTES:
+            payload, request_id = message.payload, message.request_id
+            end = "}" if request_id is None else f',"request_id":{request_id}}}'
+            sizes = f'{len(payload)},"wire_size":{message.wire_bytes}'
+            self._outbox.add(kind.topic, f'{stamp}{sizes},"version":{kind.capability.version}{end}', payload)
+
+    def _on_request(self, connection: Connection, request: MessageReceived) -> list[Event]:
+        """Have it answered; gives the end where it was malformed."""
+        if len(request.payload) > OFFERED_MAX_BYTES:
             # No responder gets it, and it is too large to wait for anything.
-            return self._answer_with_nothing(connection, message)
+            return self._answer_with_nothing(connection, request)
         if not self._has_room(connection):
-            connection.park(message)
+            connection.park(request)
             return []
-        return self._serve(connection, message)
+        return self._serve(connection, request)
 
     def _tap(self, connection: Connection, kind: MessageKind, payload: bytes) -> None:
         """Publish a message of ours to whoever asked for those."""
         if self._outbox.interest[kind.tap]:
-            event: EventFields = {
-                "time_us": time_ns() // 1000,
-                "session": connection.id,
-                "peer": connection.peer_hex,
-                "size": len(payload),
-                "version": kind.capability.version,
-            }
+            end = "}"
             if kind.role is not MessageRole.ANNOUNCEMENT:
                 with suppress(RlpError):  # sent raw, and not what it should be
-                    event["request_id"] = rlp.first_uint(payload)
+                    end = f',"request_id":{rlp.first_uint(payload)}}}'
+            event = f'{_stamp(connection)}{len(payload)},"version":{kind.capability.version}{end}'
             self._outbox.add(kind.tap, event, payload)
 
     def _has_room(self, connection: Connection) -> bool:
@@ -683,6 +675,11 @@ def _local_node(configure: Configure, outbox: Outbox, local_range: LocalRange) -
         range=local_range,
         queue_bytes=configure.session.queue_bytes,
     )
+
+
+def _stamp(connection: Connection) -> str:
+    """How the JSON of every message of an active session begins, up to its size; that its peer is known goes with active."""
+    return f'{{"time_us":{time_ns() // 1000},"session":{connection.id},"peer":"{connection.peer_hex}","size":'
 
 
 def _remote_chain(status: Status) -> control.RemoteChain:

@@ -282,7 +282,7 @@ def test_every_loss_between_two_batches_is_visible(steps: list[tuple[str, int]])
     missing = -1  # before the first batch nobody can know
     for fate, count in steps:
         for number in range(count):
-            batches.add("t", {"n": number, "size": 1}, b"x")
+            batches.add_encoded("t", f'{{"n":{number},"size":1}}', b"x")
         [batch] = batches.take()
         _, packed, body = batch.frames()
         if fate == "is refused":

@@ -371,7 +371,7 @@ def message_table(capability: Capability) -> MessageTable:
 def answers_with_nothing(table: MessageTable, number: int, payload: bytes, decode: Callable[[int, bytes], Any]) -> None:
     """A request is answered with an `RlpError`, or with the response that belongs to it, under its id."""
     code = p2p.FIRST_CAPABILITY_CODE + number
-    kind = table.by_code[code] if code < len(table.by_code) else None
+    kind = table.by_code[code] if code <= LAST_CODE else None
     if kind is None or kind.answer is None:
         return
     try:

@@ -34,7 +34,7 @@ class Reader:
 
 def add(batches: Batches, topic: str, payload: bytes) -> None:
     """An event that states the size of its payload."""
-    batches.add(topic, {"size": len(payload)}, payload)
+    batches.add_encoded(topic, f'{{"size":{len(payload)}}}', payload)
 
 
 def only(batches: Batches) -> Batch:
@@ -48,8 +48,8 @@ def only(batches: Batches) -> Batch:
 
 def test_a_batch_is_topic_head_and_body() -> None:
     batches = Batches(3, 7)
-    batches.add("eth.Transactions", {"session": 7, "size": 2}, b"\xc1\x80")
-    batches.add("eth.Transactions", {"session": 8, "size": 1}, b"\xc0")
+    batches.add_encoded("eth.Transactions", '{"session":7,"size":2}', b"\xc1\x80")
+    batches.add_encoded("eth.Transactions", '{"session":8,"size":1}', b"\xc0")
     topic, head, body = only(batches).frames()
     assert topic == b"eth.Transactions"
     assert orjson.loads(head) == {

@@ -157,7 +157,7 @@ def test_a_capability_without_messages_owns_no_code_of_its_neighbour() -> None:
 def test_a_table_of_nothing_has_no_entry() -> None:
     table = message_table(())
     assert kinds(table) == []
-    assert len(table.by_code) == 0x80
+    assert len(table.by_code) == 0x100
     with pytest.raises(NotSharedError):
         table.find("eth", 0)
 
