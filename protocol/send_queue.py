@@ -32,28 +32,29 @@ class Rank(IntEnum):
     BROADCAST = 3
 
 
-class Announced(msgspec.Struct, frozen=True):
+class Announced(msgspec.Struct, frozen=True, gc=False):
     """What makes a message an announcement that others may be merged with: the version of eth, the inflated payload."""
 
     version: int
     payload: bytes
 
 
-class Outgoing(msgspec.Struct, frozen=True):
-    """One message: its code on the wire and its body, deflated where that is due."""
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
+    """One message: the content of its frame, and about the memory that it takes while it waits."""
 
-    code: int
-    body: bytes
-    announced: Announced | None = None
+    content: bytes
+    cost_bytes: int
+    announced: Announced | None
 
-    @property
-    def cost_bytes(self) -> int:
-        """About the memory that it takes while it waits."""
-        return OVERHEAD_BYTES + len(self.body) + (len(self.announced.payload) if self.announced is not None else 0)
+    @classmethod
+    def of(cls, code: int, body: bytes, announced: Announced | None = None) -> Outgoing:
+        """The message of a code on the wire and a body, deflated where that is due."""
+        cost_bytes = OVERHEAD_BYTES + len(body) + (len(announced.payload) if announced is not None else 0)
+        return cls(bytes([code]) + body, cost_bytes, announced)
 
 
 class SendQueue:
-    """See the module. `bytes` is what waits."""
+    """See the module. `bytes` is what waits, zero where nothing does."""
 
     __slots__ = ("_limit_bytes", "_ranks", "bytes")
 
@@ -62,9 +63,6 @@ class SendQueue:
         # A rank is there while something of it waits: most sessions have nothing.
         self._ranks: dict[Rank, deque[Outgoing]] = {}
         self.bytes = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._ranks)
 
     def put(self, rank: Rank, message: Outgoing) -> None:
         """Let a message wait. Raises `QueueFullError`; on an empty queue one of any size may wait."""
@@ -113,4 +111,4 @@ class SendQueue:
             return message
         for _ in range(taken - 1):
             self.bytes -= waiting.popleft().cost_bytes
-        return Outgoing(message.code, deflate(payload))
+        return Outgoing.of(message.content[0], deflate(payload))

@@ -49,8 +49,9 @@ from protocol.events import (
 )
 from protocol.frames import MAX_FRAME_BYTES, FrameCipher
 from protocol.messages import MessageKind, MessageTable, message_table
+from protocol.outgoing import RANKS, Multicast, outgoing
 from protocol.requests import BREACH_SECONDS, RequestId, Requests, is_answer
-from protocol.send_queue import QUEUE_BYTES, Announced, Outgoing, Rank, SendQueue
+from protocol.send_queue import QUEUE_BYTES, Outgoing, Rank, SendQueue
 
 # A Status, a Disconnect, a ping: nothing longer is legal before the session is active.
 MAX_PENDING_FRAME_BYTES: Final = 2048
@@ -64,12 +65,6 @@ _ANNOUNCEMENT: Final = eth.Role.ANNOUNCEMENT
 _FIRST_CODE: Final = p2p.FIRST_CAPABILITY_CODE
 # Behind the message code of a frame's content, and the length that Snappy starts with.
 _LENGTH_END: Final = 1 + p2p.LENGTH_MAX_BYTES
-# How urgent what a user sends is.
-_RANKS: Final = {
-    eth.Role.RESPONSE: Rank.RESPONSE,
-    eth.Role.REQUEST: Rank.REQUEST,
-    eth.Role.ANNOUNCEMENT: Rank.BROADCAST,
-}
 
 
 class Role(StrEnum):
@@ -232,7 +227,7 @@ class Session:
     @property
     def has_outgoing(self) -> bool:
         """Whether `outgoing` has anything to give."""
-        return bool(self._out or self._queue)
+        return bool(self._out or self._queue.bytes)
 
     @property
     def queued_bytes(self) -> int:
@@ -337,10 +332,17 @@ class Session:
         return self.send_deflated(capability, message_id, payload, None)
 
     def send_deflated(self, capability: str, message_id: int, payload: bytes, body: bytes | None) -> MessageKind:
-        """As `send`; `body` is the payload deflated before, once for many sessions."""
-        kind = self._sendable(capability, message_id)
-        rank = _RANKS[kind.role]
-        self._queue.put(rank, self._outgoing(rank, kind, payload, body))
+        """As `send`; `body` is the payload deflated before, whatever it is."""
+        kind = self._sendable_table().find(capability, message_id)
+        rank = RANKS[kind.role]
+        self._queue.put(rank, outgoing(rank, kind, payload, body))
+        self._raw_requests += kind.answer is not None
+        return kind
+
+    def send_multicast(self, message: Multicast) -> MessageKind:
+        """As `send`, of what goes to other sessions as well."""
+        kind, rank, sent = message.of(self._sendable_table())
+        self._queue.put(rank, sent)
         self._raw_requests += kind.answer is not None
         return kind
 
@@ -349,7 +351,7 @@ class Session:
 
         Raises `NotSharedError`, `QueueFullError`, `UsageError` where the message is no request.
         """
-        kind = self._sendable(capability, message_id)
+        kind = self._sendable_table().find(capability, message_id)
         if kind.answer is None:
             raise UsageError(f"{kind.topic} is no request")
         if self._requests is None:
@@ -362,7 +364,7 @@ class Session:
             raise UsageError(f"payload: {error}") from error
         request_id = self._requests.begin(kind, asker_id, now=now)
         try:
-            sent = self._outgoing(Rank.REQUEST, kind, rlp.with_first(payload, request_id))
+            sent = outgoing(Rank.REQUEST, kind, rlp.with_first(payload, request_id))
             self._queue.put(Rank.REQUEST, sent)
         except UsageError:
             self._requests.forget(request_id)
@@ -378,18 +380,17 @@ class Session:
         """Send the response to a request of the peer; after the end it is nobody's any more. Raises `UsageError`."""
         if self.stage is not Stage.ACTIVE or request.kind.answer is None:
             return None
-        kind = self._sendable(request.kind.capability.name, request.kind.answer)
-        self._queue.owe(Rank.RESPONSE, self._outgoing(Rank.RESPONSE, kind, payload))
+        kind = self._sendable_table().find(request.kind.capability.name, request.kind.answer)
+        self._queue.owe(Rank.RESPONSE, outgoing(Rank.RESPONSE, kind, payload))
         return kind
 
     def outgoing(self, room_bytes: int = sys.maxsize) -> bytes:
         """The bytes to write now, about `room_bytes` of them; asking again gives the next ones."""
         out, queue = self._out, self._queue
-        if queue:
+        if queue.bytes:
             room_bytes -= sum(map(len, out))
-            while queue and room_bytes > 0:
-                message = queue.take()
-                frame = self._cipher.seal(bytes([message.code]) + message.body)
+            while queue.bytes and room_bytes > 0:
+                frame = self._cipher.seal(queue.take().content)
                 self.messages_out += 1
                 room_bytes -= len(frame)
                 out.append(frame)
@@ -537,7 +538,7 @@ class Session:
         """Ours goes out with the verdict: a peer that is refused never takes the session for established."""
         kind = table.find(eth.NAME, eth.STATUS_ID)
         status = eth.local_status(kind.capability.version, self._chain, self._wall_seconds)
-        self._queue.owe(Rank.CONTROL, self._outgoing(Rank.CONTROL, kind, status.encode()))
+        self._queue.owe(Rank.CONTROL, outgoing(Rank.CONTROL, kind, status.encode()))
 
     def _keep_early(self, content: bytes) -> None:
         """Other capabilities begin when they like (`rlpx.md`): what they send before the eth Status waits for it."""
@@ -651,29 +652,19 @@ class Session:
         head = self._node.range.head
         if head is not None and head.number >= self._range_sent + eth.RANGE_STEP_BLOCKS:
             self._range_sent = head.number
-            kind = self._sendable(eth.NAME, eth.BLOCK_RANGE_UPDATE_ID)
-            self._queue.owe(Rank.CONTROL, self._outgoing(Rank.CONTROL, kind, eth.encode_block_range(head)))
+            kind = self._sendable_table().find(eth.NAME, eth.BLOCK_RANGE_UPDATE_ID)
+            self._queue.owe(Rank.CONTROL, outgoing(Rank.CONTROL, kind, eth.encode_block_range(head)))
 
-    def _sendable(self, capability: str, message_id: int) -> MessageKind:
-        if self.stage is not Stage.ACTIVE or self._table is None:
+    def _sendable_table(self) -> MessageTable:
+        """The messages that may be sent now. Raises `NotSharedError` where none may."""
+        if self.stage is not _ACTIVE or self._table is None:
             raise NotSharedError(f"the session is not active but at {self.stage}")
-        return self._table.find(capability, message_id)
-
-    def _outgoing(self, rank: Rank, kind: MessageKind, payload: bytes, body: bytes | None = None) -> Outgoing:
-        """A capability's message as it waits. Raises `UsageError` where it is too long for a frame."""
-        if body is None:
-            body = p2p.deflate(payload)
-        if len(body) >= MAX_FRAME_BYTES:
-            raise UsageError(f"a message of {len(body)} bytes is over the {MAX_FRAME_BYTES} of a frame")
-        announced = None
-        if rank is Rank.BROADCAST and kind.id == eth.NEW_POOLED_TRANSACTION_HASHES_ID and kind.capability.name == eth.NAME:
-            announced = Announced(kind.capability.version, payload)
-        return Outgoing(kind.code, body, announced)
+        return self._table
 
     def _send_base(self, code: int, payload: bytes) -> None:
         """A base protocol message. Snappy is on for all that follows our Hello (`rlpx.md`, "Snappy")."""
         body = p2p.deflate(payload) if self._hello_sent else payload
-        self._queue.owe(Rank.CONTROL, Outgoing(code, body))
+        self._queue.owe(Rank.CONTROL, Outgoing.of(code, body))
 
     def _write(self, data: bytes) -> None:
         self._out.append(data)

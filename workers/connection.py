@@ -170,10 +170,10 @@ class Connection(asyncio.Protocol):
         session = self.session
         if session.is_closed:
             # The goodbye first, so that the figures of the end count it.
-            self._write()
+            self.write()
         if events:
             self._host.on_events(self, events)
-        self._write()
+        self.write()
         if self._transport is None:
             return
         if session.is_closed:
@@ -182,19 +182,20 @@ class Connection(asyncio.Protocol):
             self._heed_pauses()
             self._heed_deadline()
 
-    def _write(self) -> None:
-        """Write what the peer is likely to read soon, and after an end all that is left."""
+    def write(self) -> None:
+        """Write what the peer is likely to read soon, and after an end all that is left. A send needs no more than this."""
         transport, session = self._transport, self.session
         if transport is None or (self._is_choked and not session.is_closed):
             return
-        room_bytes = sys.maxsize if session.is_closed else WRITE_AHEAD_BYTES - transport.get_write_buffer_size()
-        data = session.outgoing(room_bytes)
-        if data:
-            transport.write(data)
-        if session.has_outgoing and not self._is_choked and not self._is_writing_on:
-            # The transport writes at the end of this turn: then it either has room or says that it has none.
-            self._is_writing_on = True
-            self._host.call_soon(self._write_on)
+        if session.has_outgoing:
+            room_bytes = sys.maxsize if session.is_closed else WRITE_AHEAD_BYTES - transport.get_write_buffer_size()
+            data = session.outgoing(room_bytes)
+            if data:
+                transport.write(data)
+            if not self._is_choked and not self._is_writing_on and session.has_outgoing:
+                # The transport writes at the end of this turn: then it either has room or says that it has none.
+                self._is_writing_on = True
+                self._host.call_soon(self._write_on)
         if self.parked and not self.is_served_soon:
             self.is_served_soon = True
             self._host.on_room(self)

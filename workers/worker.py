@@ -37,7 +37,8 @@ from protocol.events import (
 )
 from protocol.forkid import Forks
 from protocol.messages import MessageKind
-from protocol.p2p import Hello, deflate
+from protocol.outgoing import Multicast
+from protocol.p2p import Hello
 from protocol.requests import RequestId
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 from workers.connection import Connection
@@ -522,7 +523,7 @@ class Worker:
             self.report(control.Reply(command.call, error.name, str(error)))
         else:
             self._tap(connection, kind, command.payload)
-            connection.drive([])
+            connection.write()
             self.report(control.Reply(command.call))
 
     def _broadcast(self, command: control.Broadcast) -> None:
@@ -532,7 +533,7 @@ class Worker:
 
     async def _broadcast_in_slices(self, command: control.Broadcast) -> None:
         """Seal some megabytes in one turn of the loop, so that the other sessions get theirs."""
-        body = deflate(command.payload)
+        message = Multicast(command.capability, command.message, command.payload)
         refused: dict[int, str] = {}
         slice_bytes = 0
         for session_id in command.sessions:
@@ -544,13 +545,13 @@ class Worker:
                 refused[session_id] = "no_such_session"
             else:
                 try:
-                    kind = connection.session.send_deflated(command.capability, command.message, command.payload, body)
+                    kind = connection.session.send_multicast(message)
                 except UsageError as error:
                     refused[session_id] = error.name
                 else:
                     self._tap(connection, kind, command.payload)
-                    slice_bytes += len(body)
-                    connection.drive([])
+                    slice_bytes += len(message.body)
+                    connection.write()
         self.report(control.Sent(command.call, len(command.sessions) - len(refused), refused))
 
     def _ask_peer(self, command: control.AskPeer) -> None:

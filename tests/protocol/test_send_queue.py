@@ -19,7 +19,7 @@ CODE = 0x18
 def announcement(number: int) -> Outgoing:
     """The announcement of one transaction."""
     payload = encode(68, NewPooledTransactionHashes68(b"\x02", (100,), (number.to_bytes(32, "big"),)))
-    return Outgoing(CODE, deflate(payload), Announced(68, payload))
+    return Outgoing.of(CODE, deflate(payload), Announced(68, payload))
 
 
 @repeatable
@@ -27,13 +27,12 @@ def announcement(number: int) -> Outgoing:
 def test_the_highest_rank_goes_first_and_of_it_the_oldest(puts: list[tuple[Rank, bytes]], takes: int) -> None:
     queue, model = SendQueue(), list[tuple[Rank, int, bytes]]()
     for index, (rank, body) in enumerate(puts):
-        queue.put(rank, Outgoing(index, body))
+        queue.put(rank, Outgoing.of(index, body))
         model.append((rank, index, body))
     model.sort(key=lambda item: item[:2])
     for _, index, body in model[:takes]:
-        assert queue.take() == Outgoing(index, body)
+        assert queue.take() == Outgoing.of(index, body)
     left = model[takes:]
-    assert bool(queue) is bool(left)
     assert queue.bytes == sum(OVERHEAD_BYTES + len(body) for _, _, body in left)
     for rank in Rank:
         assert queue.waiting(rank) == sum(item[0] is rank for item in left)
@@ -42,27 +41,27 @@ def test_the_highest_rank_goes_first_and_of_it_the_oldest(puts: list[tuple[Rank,
 @pytest.mark.parametrize("rank", Rank)
 def test_what_does_not_fit_is_refused_and_what_waits_stays(rank: Rank) -> None:
     queue = SendQueue(300)
-    queue.put(rank, Outgoing(1, bytes(60)))
+    queue.put(rank, Outgoing.of(1, bytes(60)))
     with pytest.raises(QueueFullError, match="160 bytes wait for this peer already"):
-        queue.put(rank, Outgoing(2, bytes(41)))
-    queue.put(rank, Outgoing(3, bytes(40)))
+        queue.put(rank, Outgoing.of(2, bytes(41)))
+    queue.put(rank, Outgoing.of(3, bytes(40)))
     assert (queue.bytes, queue.waiting(rank)) == (300, 2)
-    assert [queue.take().code, queue.take().code] == [1, 3]
+    assert [queue.take().content[0], queue.take().content[0]] == [1, 3]
 
 
 def test_on_an_empty_queue_one_message_of_any_size_may_wait() -> None:
     queue = SendQueue(100)
-    queue.put(Rank.BROADCAST, Outgoing(1, bytes(1000)))
+    queue.put(Rank.BROADCAST, Outgoing.of(1, bytes(1000)))
     with pytest.raises(QueueFullError):
-        queue.put(Rank.REQUEST, Outgoing(2, b"\x00"))
+        queue.put(Rank.REQUEST, Outgoing.of(2, b"\x00"))
 
 
 def test_what_is_due_is_never_refused() -> None:
     queue = SendQueue(100)
-    queue.put(Rank.BROADCAST, Outgoing(1, bytes(100)))
-    queue.owe(Rank.RESPONSE, Outgoing(2, bytes(100)))
-    queue.owe(Rank.CONTROL, Outgoing(3, bytes(100)))
-    assert [queue.take().code for _ in range(3)] == [3, 2, 1]
+    queue.put(Rank.BROADCAST, Outgoing.of(1, bytes(100)))
+    queue.owe(Rank.RESPONSE, Outgoing.of(2, bytes(100)))
+    queue.owe(Rank.CONTROL, Outgoing.of(3, bytes(100)))
+    assert [queue.take().content[0] for _ in range(3)] == [3, 2, 1]
 
 
 def test_the_payload_that_an_announcement_keeps_counts_as_well() -> None:
@@ -70,41 +69,41 @@ def test_the_payload_that_an_announcement_keeps_counts_as_well() -> None:
     announced = announcement(1)
     assert announced.announced is not None
     queue.put(Rank.BROADCAST, announced)
-    assert queue.bytes == OVERHEAD_BYTES + len(announced.body) + len(announced.announced.payload)
+    assert queue.bytes == OVERHEAD_BYTES + len(announced.content) - 1 + len(announced.announced.payload)
 
 
 def test_at_the_end_only_control_messages_are_left() -> None:
     queue = SendQueue()
     for rank in Rank:
-        queue.put(rank, Outgoing(rank, b"12345"))
+        queue.put(rank, Outgoing.of(rank, b"12345"))
     queue.clear()
     assert queue.bytes == OVERHEAD_BYTES + 5
-    assert queue.take().code == Rank.CONTROL
-    assert not queue
-    queue.put(Rank.BROADCAST, Outgoing(7, b"1"))
+    assert queue.take().content[0] == Rank.CONTROL
+    assert queue.bytes == 0
+    queue.put(Rank.BROADCAST, Outgoing.of(7, b"1"))
     queue.clear()
-    assert (bool(queue), queue.bytes) == (False, 0)
+    assert queue.bytes == 0
 
 
 def test_announcements_in_a_row_leave_as_one() -> None:
     queue = SendQueue()
     for number in range(3):
         queue.put(Rank.BROADCAST, announcement(number))
-    queue.put(Rank.BROADCAST, Outgoing(0x12, b"transactions"))
+    queue.put(Rank.BROADCAST, Outgoing.of(0x12, b"transactions"))
     queue.put(Rank.BROADCAST, announcement(3))
     merged = queue.take()
-    assert merged.code == CODE
-    message = decode(68, 8, inflated(merged.body))
+    assert merged.content[0] == CODE
+    message = decode(68, 8, inflated(merged.content[1:]))
     assert isinstance(message, NewPooledTransactionHashes68)
     assert message.hashes == tuple(number.to_bytes(32, "big") for number in range(3))
-    assert queue.take().code == 0x12
+    assert queue.take().content[0] == 0x12
     assert queue.take() == announcement(3)
-    assert (bool(queue), queue.bytes) == (False, 0)
+    assert queue.bytes == 0
 
 
 def test_announcements_that_cannot_be_one_leave_one_by_one() -> None:
     queue = SendQueue()
-    broken = Outgoing(CODE, b"\x00", Announced(68, b""))
+    broken = Outgoing.of(CODE, b"\x00", Announced(68, b""))
     queue.put(Rank.BROADCAST, broken)
     queue.put(Rank.BROADCAST, announcement(1))
     assert queue.take() == broken
@@ -117,8 +116,8 @@ def test_a_long_row_leaves_in_a_few_pieces() -> None:
         queue.put(Rank.BROADCAST, announcement(number))
     assert queue.bytes < 600 * 200
     taken = 0
-    while queue:
-        message = decode(68, 8, inflated(queue.take().body))
+    while queue.bytes:
+        message = decode(68, 8, inflated(queue.take().content[1:]))
         assert isinstance(message, NewPooledTransactionHashes68)
         assert message.hashes[0] == taken.to_bytes(32, "big")
         taken += len(message.hashes)

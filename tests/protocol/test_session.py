@@ -17,6 +17,7 @@ from protocol.capabilities import Shared, SubProtocol
 from protocol.errors import DisconnectReason, HandshakeError, NotSharedError, QueueFullError, UsageError, severity_of
 from protocol.eth import Head, LocalRange
 from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Misconduct, Stage
+from protocol.outgoing import Multicast
 from protocol.p2p import Capability, Hello, inflate
 from protocol.session import MAX_EARLY_BYTES, Role, Session, Timeouts
 from tests.pair import (
@@ -288,6 +289,24 @@ def test_what_was_deflated_before_is_sent_as_it_is() -> None:
     peer.hears()
     peer.session.send_deflated("eth", 2, b"\xc1\x05", snappied(b"\xc1\x05"))
     assert peer.hears() == [(TRANSACTIONS, snappied(b"\xc1\x05"))]
+
+
+def test_what_goes_to_many_goes_to_each_that_is_active() -> None:
+    message = Multicast("eth", 2, b"\xc1\x05")
+    for _ in range(2):
+        peer = RawPeer.at(Stage.ACTIVE)
+        peer.hears()
+        assert peer.session.send_multicast(message).topic == "eth.Transactions"
+        assert peer.hears() == [(TRANSACTIONS, snappied(b"\xc1\x05"))]
+    with pytest.raises(NotSharedError, match="not active"):
+        RawPeer.at(Stage.VERDICT).session.send_multicast(message)
+
+
+def test_the_answer_to_a_request_that_went_to_many_is_one_that_was_asked_for() -> None:
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.session.send_multicast(Multicast("eth", 3, encoded([7, [1, 1, 0, 0]])))
+    assert [type(event) for event in peer.says(ETH + 4, encoded([7, []]))] == [MessageReceived]
+    assert [type(event) for event in peer.says(ETH + 4, encoded([7, []]))] == [MessageReceived, Misconduct]
 
 
 def test_what_is_held_may_be_a_breach() -> None:
