@@ -184,18 +184,28 @@ class Connection(asyncio.Protocol):
 
     def write(self) -> None:
         """Write what the peer is likely to read soon, and after an end all that is left. A send needs no more than this."""
+        self.write_sealed(self.seal())
+
+    def seal(self) -> bytes:
+        """Seal what `write` would write: `write_sealed` has to follow in the same turn of the loop."""
         transport, session = self._transport, self.session
-        if transport is None or (self._is_choked and not session.is_closed):
+        if transport is None or not session.has_outgoing or (self._is_choked and not session.is_closed):
+            return b""
+        room_bytes = sys.maxsize if session.is_closed else WRITE_AHEAD_BYTES - transport.get_write_buffer_size()
+        return session.outgoing(room_bytes)
+
+    def write_sealed(self, sealed: bytes) -> None:
+        """Write what `seal` gave, and see to what waits behind it."""
+        if self._transport is None:
             return
-        if session.has_outgoing:
-            room_bytes = sys.maxsize if session.is_closed else WRITE_AHEAD_BYTES - transport.get_write_buffer_size()
-            data = session.outgoing(room_bytes)
-            if data:
-                transport.write(data)
-            if not self._is_choked and not self._is_writing_on and session.has_outgoing:
-                # The transport writes at the end of this turn: then it either has room or says that it has none.
-                self._is_writing_on = True
-                self._host.call_soon(self._write_on)
+        if sealed:
+            self._transport.write(sealed)
+        if self._is_choked:
+            return
+        if self.session.has_outgoing and not self._is_writing_on:
+            # The transport writes at the end of this turn: then it either has room or says that it has none.
+            self._is_writing_on = True
+            self._host.call_soon(self._write_on)
         if self.parked and not self.is_served_soon:
             self.is_served_soon = True
             self._host.on_room(self)

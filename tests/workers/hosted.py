@@ -86,6 +86,11 @@ class Peer:
                         return event
                 await self._read()
 
+    async def hear(self) -> None:
+        """Take what comes next."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._read()
+
     async def until_closed(self) -> Closed:
         """Go on until the session is over, and close."""
         closed = await self.until(Closed)
@@ -101,9 +106,8 @@ class Peer:
         """Ask whether the other side is there, as after a long silence, and hear that it is."""
         self.keep(self.session.tick(now=self.session.deadline))
         self._write()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.session.rtt_seconds is None:
-                await self._read()
+        while self.session.rtt_seconds is None:
+            await self.hear()
 
     def leave(self, reason: DisconnectReason) -> None:
         """Say goodbye."""

@@ -358,6 +358,25 @@ def test_while_the_peer_does_not_read_nothing_more_is_sealed_for_it(scene: Scene
     assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [PONG, TRANSACTIONS]
 
 
+def test_what_is_sealed_is_written_though_the_peer_stops_reading(scene: Scene) -> None:
+    scene.session.send("eth", 2, b"\xc0")
+    sealed = scene.connection.seal()
+    assert scene.transport.written == b""
+    scene.connection.pause_writing()
+    scene.session.send("eth", 2, b"\xc0")
+    assert scene.connection.seal() == b""
+    scene.connection.write_sealed(sealed)
+    assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [TRANSACTIONS]
+
+
+def test_what_is_sealed_for_a_connection_that_is_gone_is_lost_with_it(scene: Scene) -> None:
+    scene.session.send("eth", 2, b"\xc0")
+    sealed = scene.connection.seal()
+    scene.connection.connection_lost(None)
+    scene.connection.write_sealed(sealed)
+    assert scene.transport.written == b""
+
+
 def test_what_the_transport_has_no_room_for_waits_where_others_can_pass_it(scene: Scene) -> None:
     scene.transport.unsent = WRITE_AHEAD_BYTES
     scene.session.send("eth", 2, b"\xc0")

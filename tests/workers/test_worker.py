@@ -60,6 +60,7 @@ from tests.workers.hosted import (
     configuration,
     hosted,
 )
+from workers import worker
 from workers.connection import Connection
 from workers.worker import REPORTS_AT_ONCE, Worker
 
@@ -757,6 +758,28 @@ def test_a_broadcast_reaches_those_that_share_it_and_names_the_others(tmp_path: 
                 assert (await reached.until(MessageReceived)).payload == b"\xc1\x80"
             engine.command(Broadcast(call, (ONE, TWO), "snap", 0, b"\xc1\x80"))
             assert await engine.until(Sent) == Sent(call, 1, {TWO: "not_shared"})
+
+    played(scenario())
+
+
+def test_a_broadcast_that_takes_many_turns_reaches_each_in_the_order_of_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "BROADCAST_SLICE_BYTES", 1)
+
+    async def scenario() -> None:
+        async with hosted(tmp_path) as engine:
+            sessions = tuple(map(SessionId, range(1, 5)))
+            peers = [await engine.established(session, Recipe(seed=10 + session)) for session in sessions]
+            for payload in (b"\xc1\x01", b"\xc1\x02"):
+                engine.command(Broadcast(engine.call(), sessions, "eth", TRANSACTIONS, payload))
+                assert (await engine.until(Sent)).sent == 4
+            engine.command(Broadcast(engine.call(), (), "eth", TRANSACTIONS, b"\xc0"))
+            assert (await engine.until(Sent)).sent == 0
+            for peer in peers:
+                while len(heard := [event for event in peer.events if isinstance(event, MessageReceived)]) < 2:
+                    await peer.hear()
+                assert [event.payload for event in heard] == [b"\xc1\x01", b"\xc1\x02"]
 
     played(scenario())
 
