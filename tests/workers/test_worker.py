@@ -10,7 +10,7 @@ import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any, cast
 
 import msgspec
@@ -18,6 +18,7 @@ import orjson
 import pytest
 import uvloop
 import zmq
+import zmq.asyncio
 
 from protocol import control, eth
 from protocol.capabilities import SubProtocol
@@ -68,6 +69,8 @@ ONE, TWO = SessionId(1), SessionId(2)
 QUITTING = DisconnectReason.CLIENT_QUITTING
 DRAIN = Drain(QUITTING, "the engine is shutting down")
 TRANSACTIONS, GET_BLOCK_HEADERS, BLOCK_HEADERS = 2, 3, 4
+# Many times what a batch waits for company.
+PUBLISHED_MILLISECONDS = 100
 
 
 @pytest.fixture(autouse=True)
@@ -782,6 +785,47 @@ def test_a_broadcast_that_takes_many_turns_reaches_each_in_the_order_of_the_comm
                 assert [event.payload for event in heard] == [b"\xc1\x01", b"\xc1\x02"]
 
     played(scenario())
+
+
+def test_messages_are_published_with_all_that_is_known_of_them(tmp_path: Path) -> None:
+    asked = encoded([77, [1, 1, 0, 0]])
+    batches: dict[str, tuple[dict[str, Any], bytes]] = {}
+
+    async def read(reader: zmq.asyncio.Socket) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            topic, head, body = await reader.recv_multipart()
+        batches[topic.decode()] = orjson.loads(head), body
+
+    async def scenario() -> None:
+        context = zmq.asyncio.Context()
+        async with hosted(tmp_path) as engine:
+            with context.socket(zmq.SUB) as reader:
+                for prefix in ("", "tap."):
+                    reader.setsockopt_string(zmq.SUBSCRIBE, prefix)
+                reader.bind(f"ipc://{tmp_path}/traffic.ipc")
+                peer = await engine.established(ONE)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    # What comes before the worker has the subscription is not published, and nothing tells when it has.
+                    while not await reader.poll(PUBLISHED_MILLISECONDS):
+                        peer.send("eth", GET_BLOCK_HEADERS, asked)
+                peer.send("eth", GET_BLOCK_HEADERS, asked)
+                peer.send("eth", TRANSACTIONS, b"\xc1\x05")
+                while not {"eth.Transactions", "eth.GetBlockHeaders", "tap.eth.BlockHeaders"} <= batches.keys():
+                    await read(reader)
+        context.term()
+
+    before_us = time_ns() // 1000
+    played(scenario())
+    shown: dict[str, dict[str, Any]] = {}
+    for topic, (head, body) in batches.items():
+        assert (head["v"], head["worker"]) == (1, 3)
+        event = shown[topic] = head["events"][0]
+        assert before_us <= event.pop("time_us") <= time_ns() // 1000
+        assert (event.pop("session"), event.pop("peer")) == (ONE, DIALER.key.id.hex())
+        assert sum(item["size"] for item in head["events"]) == len(body)
+    assert shown["eth.Transactions"] == {"size": 2, "wire_size": 4, "version": 72}
+    assert shown["eth.GetBlockHeaders"] == {"size": 7, "wire_size": 9, "version": 72, "request_id": 77}
+    assert shown["tap.eth.BlockHeaders"] == {"size": 3, "version": 72, "request_id": 77}
 
 
 def test_figures_are_of_the_sessions_that_are_there(tmp_path: Path) -> None:
