@@ -1,34 +1,32 @@
-"""The process of a worker: it starts on one inherited descriptor, and on nothing else."""
+"""The worker's process: what it sets up before there is a session."""
 
 from __future__ import annotations
 
-import socket
+import platform
+import subprocess
+import sys
 
 import pytest
-import uvloop
 
-from protocol import control
-from protocol.control import Handoff, Handoffs, SessionId
-from workers.__main__ import main, run
-
-
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["-1"], ["99999"]])
-def test_without_its_descriptor_it_says_who_starts_it(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["workers", *arguments])
-    with pytest.raises(SystemExit, match="usage: python -m workers FD"):
-        main()
-
-
-def test_an_engine_that_has_gone_before_it_said_anything_is_a_quiet_end() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        ours.close()
-        uvloop.run(run(theirs))
+# Page faults of a hundred messages of 140 kB, each in six copies that go together.
+FAULTS = """
+import resource
+from workers.__main__ import keep_freed_memory
+{setup}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    copies = [bytes(140_000) for _ in range(6)]
+    copies = None
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
-def test_a_first_record_that_is_no_configuration_is_a_fault() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        ours.send(control.encode_record(Handoffs((Handoff(SessionId(1)),))))
-        with pytest.raises(SystemExit, match="not a configuration"):
-            uvloop.run(run(theirs))
+def faults(setup: str) -> int:
+    run = subprocess.run([sys.executable, "-c", FAULTS.format(setup=setup)], capture_output=True, text=True, check=True)
+    return int(run.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_of_large_messages_is_used_again() -> None:
+    assert faults("") > 5000
+    assert faults("keep_freed_memory()") < 1000
