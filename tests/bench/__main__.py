@@ -11,7 +11,6 @@ import os
 import platform
 import resource
 import sys
-import sysconfig
 from pathlib import Path
 
 from protocol.native import NATIVE
@@ -54,8 +53,8 @@ def main() -> None:
     sys.stdout.write(show(table(rows, earlier)))
     machine = {
         "python": platform.python_version(),
-        # A Python made without profile-guided optimization takes a tenth to a fifth longer.
-        "optimized": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
+        # Who built it matters: one made without profile-guided optimization takes a tenth to a fifth longer.
+        "of": sys.base_prefix,
         "compiled": NATIVE is not None,
         "cores": os.cpu_count(),
         "kernel": platform.release(),
