@@ -9,6 +9,8 @@ from typing import Final, Protocol
 
 import structlog
 
+from protocol.send_queue import KERNEL_BYTES
+
 # The kernel's queue of accepted connections while we pause (net.core.somaxconn caps it).
 BACKLOG: Final = 4096
 # Accepts in one turn of the loop, so that commands and reports get theirs.
@@ -75,8 +77,9 @@ class Listener:
         sock = ListeningSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # What is accepted inherits it (tcp(7)), for one system call less a session.
+            # What is accepted inherits them (tcp(7)), for two system calls less a session.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
             sock.bind((host, port))
             sock.listen(BACKLOG)
         except OSError:

@@ -17,6 +17,9 @@ from protocol.p2p import deflate
 
 # What may wait for one peer unless the settings say otherwise.
 QUEUE_BYTES: Final = 1024 * 1024
+# What the kernel may hold of it beyond what is on its way. By itself it takes 4 MB for each peer that reads nothing, and
+# behind those no rank passes another.
+KERNEL_BYTES: Final = 128 * 1024
 # Of a message that waits, beside its bytes.
 OVERHEAD_BYTES: Final = 100
 # Announcements that are looked at together: each of the smallest ones that clients send has some ten hashes.

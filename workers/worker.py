@@ -40,6 +40,7 @@ from protocol.messages import MessageKind
 from protocol.outgoing import Multicast
 from protocol.p2p import Hello
 from protocol.requests import RequestId
+from protocol.send_queue import KERNEL_BYTES
 from protocol.session import LocalNode, Role, Session, Setup, Timeouts
 from workers.connection import Connection
 from workers.outbox import Outbox
@@ -226,6 +227,7 @@ class Worker:
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
             async with asyncio.timeout(self._config.connect_seconds):
                 await self._loop.sock_connect(sock, (command.host, command.port))
             connection = self._initiator(command, monotonic() - started)

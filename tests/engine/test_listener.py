@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -14,6 +15,7 @@ import pytest
 import structlog.testing
 
 from engine.listener import ACCEPT_BUDGET, EXHAUSTED_LOG_SECONDS, EXHAUSTED_PAUSE_SECONDS, Listener, ListeningSocket
+from protocol.send_queue import KERNEL_BYTES
 
 DESCRIPTOR = 99
 PEER = ("1.2.3.4", 5555)
@@ -332,3 +334,16 @@ def test_what_is_accepted_does_not_wait_for_company(listening: socket.socket) ->
         accepted, _ = listening.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_the_kernel_holds_little_of_what_a_peer_does_not_read(listening: socket.socket) -> None:
+    with socket.create_connection(listening.getsockname()):
+        listening.setblocking(True)
+        accepted, _ = listening.accept()
+        accepted.setblocking(False)
+        sent = 0
+        with accepted, contextlib.suppress(BlockingIOError):
+            while sent < 2**23:
+                sent += accepted.send(bytes(2**16))
+        # What may be unsent, what the peer's kernel takes, and the last piece.
+        assert KERNEL_BYTES <= sent < 2**20

@@ -50,6 +50,7 @@ from protocol.errors import DisconnectReason, Severity
 from protocol.eth import Head
 from protocol.events import Conduct, EndedBy, Established, MessageReceived, Stage
 from protocol.p2p import Capability, Hello
+from protocol.send_queue import KERNEL_BYTES
 from protocol.session import Session
 from tests.pair import CHAIN, DEV, DIALER, HEAD, PROTOCOLS, Recipe, encoded, key
 from tests.workers.hosted import (
@@ -406,7 +407,8 @@ def test_a_dial_sends_without_delay(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 made.clear()
                 engine.command(Dial(ONE, DIALER.key.id, *server.getsockname()))
                 await engine.until(SessionConnected)
-                assert [sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for sock in made] == [1]
+                for option, value in ((socket.TCP_NODELAY, 1), (socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)):
+                    assert [sock.getsockopt(socket.IPPROTO_TCP, option) for sock in made] == [value]
 
     played(scenario())
 
