@@ -45,6 +45,7 @@ class PythonFrameCipher:
         "_encrypt",
         "_ingress",
         "_ingress_digest",
+        "_is_broken",
         "_later",
         "_mac_cipher",
         "buffered_bytes",
@@ -65,6 +66,7 @@ class PythonFrameCipher:
         self._at = 0
         self._later = bytearray()
         self.buffered_bytes = 0
+        self._is_broken = False
         # Content length of the frame whose header is already open; -1 while a header is awaited.
         self._body_bytes = -1
         self.limit_bytes = MAX_FIRST_FRAME_BYTES
@@ -83,7 +85,9 @@ class PythonFrameCipher:
         return b"".join((header, header_mac, body, body_mac))
 
     def feed(self, data: bytes) -> None:
-        """Take a chunk as it arrived; `frames` opens it."""
+        """Take a chunk as it arrived; `frames` opens it. After an error nothing is kept any more."""
+        if self._is_broken:
+            return
         self.buffered_bytes += len(data)
         if self._at == len(self._buffer) and not self._later:
             self._buffer = data
@@ -95,9 +99,11 @@ class PythonFrameCipher:
         """Yield the content of every whole frame fed so far.
 
         Raises `FrameError` where a MAC differs and `OversizedFrameError` over `limit_bytes`, after the frames before it
-        were yielded. The caller may stop in between and go on later.
+        were yielded, and from then on at once. The caller may stop in between and go on later.
         """
         while True:
+            if self._is_broken:
+                raise FrameError("a frame after one that was refused")
             size = self._body_bytes
             wanted = HEADER_BYTES if size < 0 else size + -size % BLOCK_BYTES + BLOCK_BYTES
             if self.buffered_bytes < wanted:
@@ -123,6 +129,14 @@ class PythonFrameCipher:
         self._at = start + wanted
         return start
 
+    def _broken_by(self, error: FrameError) -> FrameError:
+        """Where one frame cannot be opened none behind it can: nothing is kept of them."""
+        self._is_broken = True
+        self._buffer = b""
+        self._at = self.buffered_bytes = 0
+        self._later.clear()
+        return error
+
     def _open_header(self, start: int) -> int:
         """Check and decrypt a header; the length of the content that follows it."""
         header = self._buffer[start : start + BLOCK_BYTES]
@@ -130,10 +144,11 @@ class PythonFrameCipher:
         mac.update(xor(self._mac_cipher(self._ingress_digest), header))
         tag = mac.digest()[:BLOCK_BYTES]
         if not is_same(tag, self._buffer[start + BLOCK_BYTES : start + HEADER_BYTES]):
-            raise FrameError("a frame header whose MAC differs")
+            raise self._broken_by(FrameError("a frame header whose MAC differs"))
         size = int.from_bytes(self._decrypt(header)[:_SIZE_BYTES], "big")
         if size > self.limit_bytes:
-            raise OversizedFrameError(f"a frame of {size} bytes where {self.limit_bytes} are allowed")
+            words = f"a frame of {size} bytes where {self.limit_bytes} are allowed"
+            raise self._broken_by(OversizedFrameError(words))
         return size
 
     def _open_body(self, start: int, end: int) -> bytes:
@@ -141,7 +156,7 @@ class PythonFrameCipher:
         body = self._buffer[start:end]
         tag = _absorb_body(self._ingress, body, self._mac_cipher)
         if not is_same(tag, self._buffer[end : end + BLOCK_BYTES]):
-            raise FrameError("a frame body whose MAC differs")
+            raise self._broken_by(FrameError("a frame body whose MAC differs"))
         self._ingress_digest = tag
         return self._decrypt(body)
 

@@ -6,10 +6,19 @@ an error. `bin/compile` makes it.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
-NATIVE: Any = None
-with suppress(ImportError):
-    NATIVE = import_module("protocol._native")
+
+def load(name: str) -> tuple[Any, str]:
+    """The module, or `None` and why there is none."""
+    try:
+        return import_module(name), ""
+    except ImportError as error:
+        return None, str(error)
+
+
+_LOADED: Final = load("protocol._native")
+NATIVE: Final[Any] = _LOADED[0]
+# In words, empty where there is one.
+WHY_NOT_NATIVE: Final = _LOADED[1]

@@ -2,6 +2,8 @@
 
 #include "native.h"
 
+enum { MAX_TEXT_BYTES = 0xFFFFFF }; /* far beyond any packet, and an int holds it */
+
 typedef struct {
     uint8_t encryption[BLOCK_BYTES], mac[DIGEST_BYTES];
 } EciesKeys;
@@ -25,7 +27,7 @@ static int encrypt_once(const EciesKeys *keys, const uint8_t *iv, uint8_t *out, 
         context = new_context(aes_128_ctr, keys->encryption, iv);
     else if (restart_context(context, keys->encryption, iv))
         return -1;
-    return context == NULL ? -1 : encrypt(context, out, in, size);
+    return context == NULL ? -1 : run_cipher(context, out, in, size);
 }
 
 /* Ciphertext and tag of ECIES under a shared secret. */
@@ -36,7 +38,7 @@ PyObject *native_ecies_encrypt(PyObject *Py_UNUSED(module), PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y#y#y#y#:ecies_encrypt", &secret, &secret_bytes, &iv, &iv_bytes, &text, &text_bytes,
                           &mac_data, &mac_data_bytes))
         return NULL;
-    if (iv_bytes != BLOCK_BYTES || text_bytes > MAX_FRAME_BYTES) {
+    if (iv_bytes != BLOCK_BYTES || text_bytes > MAX_TEXT_BYTES) {
         PyErr_SetString(PyExc_ValueError, "an IV of 16 bytes, and a packet's text");
         return NULL;
     }
@@ -61,7 +63,7 @@ PyObject *native_ecies_decrypt(PyObject *Py_UNUSED(module), PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "y#y#y#:ecies_decrypt", &secret, &secret_bytes, &sealed, &sealed_bytes, &mac_data,
                           &mac_data_bytes))
         return NULL;
-    if (sealed_bytes < BLOCK_BYTES + DIGEST_BYTES || sealed_bytes > MAX_FRAME_BYTES) {
+    if (sealed_bytes < BLOCK_BYTES + DIGEST_BYTES || sealed_bytes > MAX_TEXT_BYTES) {
         PyErr_SetString(PyExc_ValueError, "an IV of 16 bytes, a packet's ciphertext, and a tag of 32");
         return NULL;
     }

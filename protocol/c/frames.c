@@ -18,6 +18,14 @@ typedef struct {
     uint8_t digest[BLOCK_BYTES];
 } Direction;
 
+/* What is awaited of the peer, and how much of it has arrived in each. */
+enum Stage {
+    HEADER, /* HEADER_BYTES, kept in `held`: they are checked whole */
+    BODY,   /* the content and its padding: absorbed and decrypted into `content` as they come */
+    TAG,    /* BLOCK_BYTES, kept in `held` */
+    BROKEN, /* nothing: a frame was refused, or memory ran out */
+};
+
 typedef struct {
     PyObject_HEAD
     Direction egress, ingress;
@@ -26,11 +34,10 @@ typedef struct {
     PyObject *chunk;
     uint8_t *copy;
     size_t at, size, room;
-    /* The piece that is under way: a header, or a body with its MAC. How much of it has come; of a header and of a MAC
-     * itself, because they are checked whole. A body is absorbed and decrypted as it comes. */
+    enum Stage stage;
+    size_t arrived;
     uint8_t held[HEADER_BYTES];
-    size_t come;
-    PyObject *content; /* NULL while a header is awaited; longer than what has come, shorter than the whole at first */
+    PyObject *content; /* in BODY and TAG; it grows with what arrives, up to `content_bytes` */
     size_t content_bytes;
     Py_ssize_t buffered_bytes, limit_bytes;
 } FrameCipher;
@@ -54,8 +61,11 @@ static PyObject *cipher_new(PyTypeObject *type, PyObject *arguments, PyObject *k
         PyErr_SetString(PyExc_TypeError, "FrameCipher takes the secrets and no keywords");
         return NULL;
     }
-    if (!PyArg_ParseTuple(arguments, "(y#y#y#y#):FrameCipher", &aes, &aes_bytes, &mac, &mac_bytes, &egress, &egress_bytes,
-                          &ingress, &ingress_bytes))
+    /* A tuple: it keeps its items while they are looked at. */
+    PyObject *secrets;
+    if (!PyArg_ParseTuple(arguments, "O!:FrameCipher", &PyTuple_Type, &secrets) ||
+        !PyArg_ParseTuple(secrets, "y#y#y#y#;the secrets are four byte strings", &aes, &aes_bytes, &mac, &mac_bytes, &egress,
+                          &egress_bytes, &ingress, &ingress_bytes))
         return NULL;
     if (aes_bytes != SECRET_BYTES || mac_bytes != SECRET_BYTES) {
         PyErr_SetString(PyExc_ValueError, "the secrets of AES and MAC have 32 bytes");
@@ -104,7 +114,7 @@ static void xor_block(uint8_t *into, const uint8_t *with)
 static int step_mac(FrameCipher *self, Keccak *mac, const uint8_t *digest, const uint8_t *seed, uint8_t *tag)
 {
     uint8_t block[BLOCK_BYTES];
-    if (encrypt(self->mac_cipher, block, digest, BLOCK_BYTES))
+    if (run_cipher(self->mac_cipher, block, digest, BLOCK_BYTES))
         return -1;
     xor_block(block, seed);
     absorb(mac, block, BLOCK_BYTES);
@@ -138,9 +148,9 @@ static PyObject *cipher_seal(FrameCipher *self, PyObject *argument)
     /* Header data [capability-id, context-id], both always zero, and zeros up to a whole block. */
     const uint8_t plain[BLOCK_BYTES] = {(uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size, 0xc2, 0x80, 0x80};
     static const uint8_t ZEROS[BLOCK_BYTES];
-    if (encrypt(way->stream, header, plain, BLOCK_BYTES) ||
+    if (run_cipher(way->stream, header, plain, BLOCK_BYTES) ||
         step_mac(self, &way->mac, way->digest, header, header + BLOCK_BYTES) ||
-        encrypt(way->stream, body, content.buf, size) || encrypt(way->stream, body + size, ZEROS, padding)) {
+        run_cipher(way->stream, body, content.buf, size) || run_cipher(way->stream, body + size, ZEROS, padding)) {
         Py_CLEAR(frame);
         goto done;
     }
@@ -154,12 +164,43 @@ done:
     return frame;
 }
 
+/* Room for so many more bytes behind those that wait, in a copy of them. */
+static int make_room(FrameCipher *self, size_t more)
+{
+    const size_t waiting = self->size - self->at;
+    if (self->copy == NULL) {
+        uint8_t *copy = PyMem_Malloc(waiting + more);
+        if (copy == NULL)
+            return -1;
+        memcpy(copy, PyBytes_AS_STRING(self->chunk) + self->at, waiting);
+        drop_fed(self);
+        self->copy = copy;
+        self->room = waiting + more;
+    } else {
+        memmove(self->copy, self->copy + self->at, waiting);
+        if (self->room - waiting < more) {
+            /* An eighth in reserve: pieces of any size are copied a few times each. */
+            const size_t room = (waiting + more) + (waiting + more) / 8;
+            uint8_t *copy = PyMem_Realloc(self->copy, room);
+            if (copy == NULL)
+                return -1;
+            self->copy = copy;
+            self->room = room;
+        }
+    }
+    self->at = 0;
+    self->size = waiting;
+    return 0;
+}
+
 static PyObject *cipher_feed(FrameCipher *self, PyObject *data)
 {
-    if (!PyBytes_Check(data)) {
+    if (!PyBytes_CheckExact(data)) {
         PyErr_SetString(PyExc_TypeError, "a chunk is bytes");
         return NULL;
     }
+    if (self->stage == BROKEN)
+        Py_RETURN_NONE;
     const size_t more = (size_t)PyBytes_GET_SIZE(data);
     if (self->at == self->size) {
         drop_fed(self);
@@ -167,20 +208,9 @@ static PyObject *cipher_feed(FrameCipher *self, PyObject *data)
         self->chunk = data;
         self->size = more;
     } else {
-        /* The caller has stopped in between: join what waits, in a copy whose room doubles. */
-        const size_t waiting = self->size - self->at;
-        if (self->copy == NULL || self->room - self->size < more) {
-            const size_t room = 2 * (waiting + more);
-            uint8_t *copy = PyMem_Malloc(room);
-            if (copy == NULL)
-                return PyErr_NoMemory();
-            const uint8_t *from = self->copy != NULL ? self->copy : (const uint8_t *)PyBytes_AS_STRING(self->chunk);
-            memcpy(copy, from + self->at, waiting);
-            drop_fed(self);
-            self->copy = copy;
-            self->size = waiting;
-            self->room = room;
-        }
+        /* The caller has stopped in between: what comes is joined to what waits. */
+        if ((self->copy == NULL || self->room - self->size < more) && make_room(self, more))
+            return PyErr_NoMemory();
         memcpy(self->copy + self->size, PyBytes_AS_STRING(data), more);
         self->size += more;
     }
@@ -188,113 +218,148 @@ static PyObject *cipher_feed(FrameCipher *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
-/* Take up to `wanted` of what was fed: how much, and where it stands. */
+/* Up to `wanted` bytes of what was fed, which count as arrived: where they stand, and how many. */
 static size_t take(FrameCipher *self, size_t wanted, const uint8_t **from)
 {
     const uint8_t *fed = self->copy != NULL ? self->copy : (const uint8_t *)PyBytes_AS_STRING(self->chunk);
-    const size_t fed_bytes = self->size - self->at;
+    const size_t waiting = self->size - self->at, taken = wanted < waiting ? wanted : waiting;
     *from = fed + self->at;
-    if (wanted > fed_bytes)
-        wanted = fed_bytes;
-    self->at += wanted;
-    self->come += wanted;
-    return wanted;
+    self->at += taken;
+    self->arrived += taken;
+    return taken;
+}
+
+/* Fill `held` up to `wanted`; whether it is full. */
+static int hold(FrameCipher *self, size_t wanted)
+{
+    const uint8_t *piece;
+    const size_t start = self->arrived, taken = take(self, wanted - start, &piece);
+    memcpy(self->held + start, piece, taken);
+    return self->arrived == wanted;
+}
+
+static void await(FrameCipher *self, enum Stage stage)
+{
+    self->stage = stage;
+    self->arrived = 0;
 }
 
 /* Check and decrypt a whole header, and make room for the content that follows it. */
 static int open_header(FrameCipher *self)
 {
-    Direction *way = &self->ingress;
+    Direction *ingress = &self->ingress;
     uint8_t tag[BLOCK_BYTES], plain[BLOCK_BYTES];
-    self->come = 0;
-    self->buffered_bytes -= HEADER_BYTES;
-    if (step_mac(self, &way->mac, way->digest, self->held, tag))
+    if (step_mac(self, &ingress->mac, ingress->digest, self->held, tag))
         return -1;
     if (differ(tag, self->held + BLOCK_BYTES, BLOCK_BYTES)) {
         PyErr_SetString(frame_error, "a frame header whose MAC differs");
         return -1;
     }
-    if (encrypt(way->stream, plain, self->held, BLOCK_BYTES))
+    if (run_cipher(ingress->stream, plain, self->held, BLOCK_BYTES))
         return -1;
     const size_t size = (size_t)plain[0] << 16 | (size_t)plain[1] << 8 | plain[2];
     if ((Py_ssize_t)size > self->limit_bytes) {
         PyErr_Format(oversized_frame_error, "a frame of %zu bytes where %zd are allowed", size, self->limit_bytes);
         return -1;
     }
-    self->content_bytes = size;
     self->content = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(size < FIRST_CONTENT_BYTES ? size : FIRST_CONTENT_BYTES));
-    return self->content == NULL ? -1 : 0;
+    if (self->content == NULL)
+        return -1;
+    self->content_bytes = size;
+    self->buffered_bytes -= HEADER_BYTES;
+    await(self, size ? BODY : TAG);
+    return 0;
+}
+
+/* Make the content long enough for so many bytes of it. */
+static int grow_content(FrameCipher *self, size_t wanted)
+{
+    size_t room = (size_t)PyBytes_GET_SIZE(self->content);
+    if (wanted <= room)
+        return 0;
+    while (room < wanted)
+        room *= 2;
+    if (room > self->content_bytes)
+        room = self->content_bytes;
+    return _PyBytes_Resize(&self->content, (Py_ssize_t)room); /* where it fails, `content` is NULL */
+}
+
+static size_t padded_bytes(const FrameCipher *self)
+{
+    return self->content_bytes + -self->content_bytes % BLOCK_BYTES;
 }
 
 /* Absorb and decrypt what has come of a body and its padding. */
-static int open_body_piece(FrameCipher *self, size_t padded)
+static int open_body_piece(FrameCipher *self)
 {
     const uint8_t *piece;
-    const size_t start = self->come, size = take(self, padded - start, &piece);
+    uint8_t padding[BLOCK_BYTES];
+    const size_t start = self->arrived, size = take(self, padded_bytes(self) - start, &piece);
     size_t text = start < self->content_bytes ? self->content_bytes - start : 0;
     if (text > size)
         text = size;
-    size_t room = (size_t)PyBytes_GET_SIZE(self->content);
-    if (start + text > room) {
-        while (room < start + text)
-            room *= 2;
-        if (room > self->content_bytes)
-            room = self->content_bytes;
-        if (_PyBytes_Resize(&self->content, (Py_ssize_t)room)) /* sets it to NULL where it fails */
-            return -1;
-    }
-    uint8_t padding[BLOCK_BYTES];
+    if (grow_content(self, start + text))
+        return -1;
     absorb(&self->ingress.mac, piece, size);
-    return encrypt(self->ingress.stream, (uint8_t *)PyBytes_AS_STRING(self->content) + start, piece, text) ||
-                   encrypt(self->ingress.stream, padding, piece + text, size - text)
-               ? -1
-               : 0;
+    if (run_cipher(self->ingress.stream, (uint8_t *)PyBytes_AS_STRING(self->content) + start, piece, text))
+        return -1;
+    if (run_cipher(self->ingress.stream, padding, piece + text, size - text))
+        return -1;
+    if (self->arrived == padded_bytes(self))
+        await(self, TAG);
+    return 0;
 }
 
-/* Check a body's MAC: its content, or an error. */
-static PyObject *close_body(FrameCipher *self, size_t padded)
+/* Check a body's MAC: its content, or NULL with an error. */
+static PyObject *close_body(FrameCipher *self)
 {
-    PyObject *content = self->content;
     uint8_t tag[BLOCK_BYTES];
-    self->content = NULL;
-    self->come = 0;
-    self->buffered_bytes -= (Py_ssize_t)(padded + BLOCK_BYTES);
-    if (step_body_mac(self, &self->ingress.mac, tag)) {
-        Py_DECREF(content);
+    if (step_body_mac(self, &self->ingress.mac, tag))
         return NULL;
-    }
     if (differ(tag, self->held, BLOCK_BYTES)) {
-        Py_DECREF(content);
         PyErr_SetString(frame_error, "a frame body whose MAC differs");
         return NULL;
     }
+    PyObject *content = self->content;
     memcpy(self->ingress.digest, tag, BLOCK_BYTES);
+    self->buffered_bytes -= (Py_ssize_t)(padded_bytes(self) + BLOCK_BYTES);
+    self->content = NULL;
+    await(self, HEADER);
     return content;
+}
+
+/* The next content; NULL with an error, or without where nothing whole waits. */
+static PyObject *open_next(FrameCipher *self)
+{
+    while (self->at < self->size) {
+        if (self->stage == HEADER) {
+            if (hold(self, HEADER_BYTES) && open_header(self))
+                return NULL;
+        } else if (self->stage == BODY) {
+            if (open_body_piece(self))
+                return NULL;
+        } else if (hold(self, BLOCK_BYTES)) {
+            return close_body(self);
+        }
+    }
+    return NULL;
 }
 
 static PyObject *cipher_next(FrameCipher *self)
 {
-    while (self->at < self->size) {
-        const uint8_t *piece;
-        if (self->content == NULL) {
-            const size_t start = self->come, size = take(self, HEADER_BYTES - start, &piece);
-            memcpy(self->held + start, piece, size);
-            if (self->come == HEADER_BYTES && open_header(self))
-                return NULL;
-            continue;
-        }
-        const size_t padded = self->content_bytes + -self->content_bytes % BLOCK_BYTES;
-        if (self->come < padded) {
-            if (open_body_piece(self, padded))
-                return NULL;
-            continue;
-        }
-        const size_t start = self->come - padded, size = take(self, BLOCK_BYTES - start, &piece);
-        memcpy(self->held + start, piece, size);
-        if (self->come == padded + BLOCK_BYTES)
-            return close_body(self, padded);
+    if (self->stage == BROKEN) {
+        PyErr_SetString(frame_error, "a frame after one that was refused");
+        return NULL;
     }
+    PyObject *content = open_next(self);
+    if (content != NULL)
+        return content;
     drop_fed(self);
+    if (PyErr_Occurred()) {
+        await(self, BROKEN);
+        Py_CLEAR(self->content);
+        self->buffered_bytes = 0;
+    }
     return NULL;
 }
 

@@ -1,5 +1,5 @@
-/* AES and SHA-256 of OpenSSL: of the libcrypto that Python's own ssl module uses, found when the module is loaded, since a
- * machine need not have its headers.
+/* AES and SHA-256 of OpenSSL: of the libcrypto that Python's own hashlib uses, or else the machine's, found when the module is
+ * loaded, since a machine need not have its headers.
  */
 
 #include "native.h"
@@ -18,6 +18,7 @@ static EVP_MD_CTX *(*digest_new)(void);
 static int (*digest_init)(EVP_MD_CTX *, const EVP_MD *, void *);
 static int (*digest_update)(EVP_MD_CTX *, const void *, size_t);
 static int (*digest_final)(EVP_MD_CTX *, uint8_t *, unsigned *);
+static int (*compare)(const void *, const void *, size_t);
 static const EVP_MD *sha_256;
 /* Always the same one: every call holds Python's lock. */
 static EVP_MD_CTX *digest_context;
@@ -36,8 +37,12 @@ static const void *load_algorithm(void *library, const char *fetcher, const char
 
 int load_libcrypto(void)
 {
-    static const char *const NAMES[] = {"libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.3.dylib", NULL};
+    static const char *const NAMES[] = {"libcrypto.so.3", "libcrypto.so.1.1", NULL};
     void *library = NULL;
+    /* It brings the libcrypto that Python was made with: then that is the one of the name. */
+    PyObject *hashlib = PyImport_ImportModule("_hashlib");
+    Py_XDECREF(hashlib);
+    PyErr_Clear();
     for (const char *const *name = NAMES; library == NULL && *name != NULL; name++)
         library = dlopen(*name, RTLD_NOW | RTLD_LOCAL);
     if (library != NULL) {
@@ -49,13 +54,14 @@ int load_libcrypto(void)
         digest_init = (__typeof__(digest_init))dlsym(library, "EVP_DigestInit_ex");
         digest_update = (__typeof__(digest_update))dlsym(library, "EVP_DigestUpdate");
         digest_final = (__typeof__(digest_final))dlsym(library, "EVP_DigestFinal_ex");
+        compare = (__typeof__(compare))dlsym(library, "CRYPTO_memcmp");
         aes_128_ctr = load_algorithm(library, "EVP_CIPHER_fetch", "AES-128-CTR", "EVP_aes_128_ctr");
         aes_256_ctr = load_algorithm(library, "EVP_CIPHER_fetch", "AES-256-CTR", "EVP_aes_256_ctr");
         aes_256_ecb = load_algorithm(library, "EVP_CIPHER_fetch", "AES-256-ECB", "EVP_aes_256_ecb");
         sha_256 = load_algorithm(library, "EVP_MD_fetch", "SHA2-256", "EVP_sha256");
         digest_context = digest_new == NULL ? NULL : digest_new();
         if (context_new && context_free && encrypt_init && encrypt_update && digest_init && digest_update && digest_final &&
-            aes_128_ctr && aes_256_ctr && aes_256_ecb && sha_256 && digest_context)
+            compare && aes_128_ctr && aes_256_ctr && aes_256_ecb && sha_256 && digest_context)
             return 0;
     }
     PyErr_SetString(PyExc_ImportError, "no libcrypto of OpenSSL 1.1 or 3 to take AES and SHA-256 from");
@@ -88,7 +94,7 @@ void free_context(EVP_CIPHER_CTX *context)
 }
 
 /* At most a frame goes in, whose size an int holds. */
-int encrypt(EVP_CIPHER_CTX *context, uint8_t *out, const uint8_t *in, size_t size)
+int run_cipher(EVP_CIPHER_CTX *context, uint8_t *out, const uint8_t *in, size_t size)
 {
     int written;
     if (size == 0 || (encrypt_update(context, out, &written, in, (int)size) && written == (int)size))
@@ -126,8 +132,5 @@ int hmac_sha256(const uint8_t *key, const void *first, size_t first_bytes, const
 
 int differ(const uint8_t *left, const uint8_t *right, size_t size)
 {
-    uint8_t found = 0;
-    for (size_t at = 0; at < size; at++)
-        found |= left[at] ^ right[at];
-    return found != 0;
+    return compare(left, right, size) != 0;
 }

@@ -2,6 +2,10 @@
 
 #include "native.h"
 
+#ifndef SOURCES
+#define SOURCES "unknown" /* bin/compile tells the checksum of what it compiles */
+#endif
+
 PyObject *frame_error, *oversized_frame_error, *usage_error, *rlp_error;
 
 static PyMethodDef native_methods[] = {
@@ -25,16 +29,17 @@ PyMODINIT_FUNC PyInit__native(void)
     PyObject *errors = PyImport_ImportModule("protocol.errors"), *module = NULL;
     if (errors == NULL)
         return NULL;
-    frame_error = PyObject_GetAttrString(errors, "FrameError");
-    oversized_frame_error = PyObject_GetAttrString(errors, "OversizedFrameError");
-    usage_error = PyObject_GetAttrString(errors, "UsageError");
-    rlp_error = PyObject_GetAttrString(errors, "RlpError");
+    const int is_complete = (frame_error = PyObject_GetAttrString(errors, "FrameError")) != NULL &&
+                            (oversized_frame_error = PyObject_GetAttrString(errors, "OversizedFrameError")) != NULL &&
+                            (usage_error = PyObject_GetAttrString(errors, "UsageError")) != NULL &&
+                            (rlp_error = PyObject_GetAttrString(errors, "RlpError")) != NULL && load_libcrypto() == 0;
     Py_DECREF(errors);
-    if (frame_error == NULL || oversized_frame_error == NULL || usage_error == NULL || rlp_error == NULL || load_libcrypto())
+    if (!is_complete)
         return NULL;
     PyObject *type = PyType_FromSpec(&frame_cipher_spec);
     module = PyModule_Create(&native_module);
-    if (type == NULL || module == NULL || PyModule_AddObject(module, "FrameCipher", type)) {
+    if (type == NULL || module == NULL || PyModule_AddStringConstant(module, "SOURCES", SOURCES) ||
+        PyModule_AddObject(module, "FrameCipher", type)) {
         Py_XDECREF(type);
         Py_XDECREF(module);
         return NULL;

@@ -53,8 +53,8 @@ EVP_CIPHER_CTX *new_context(const EVP_CIPHER *cipher, const uint8_t *key, const 
 int restart_context(EVP_CIPHER_CTX *context, const uint8_t *key, const uint8_t *counter);
 /* Wipes its key; NULL is fine. */
 void free_context(EVP_CIPHER_CTX *context);
-/* CTR or ECB on whole blocks: as many bytes come out as go in. */
-int encrypt(EVP_CIPHER_CTX *context, uint8_t *out, const uint8_t *in, size_t size);
+/* Encrypt or decrypt by CTR, or encrypt whole blocks by ECB: as many bytes come out as go in. */
+int run_cipher(EVP_CIPHER_CTX *context, uint8_t *out, const uint8_t *in, size_t size);
 /* SHA-256 of two parts, and its HMAC (RFC 2104) with a key of 32 bytes. */
 int sha256(const void *first, size_t first_bytes, const void *second, size_t second_bytes, uint8_t *digest);
 int hmac_sha256(const uint8_t *key, const void *first, size_t first_bytes, const void *second, size_t second_bytes,

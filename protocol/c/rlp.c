@@ -81,8 +81,11 @@ PyObject *native_rlp_bounds(PyObject *Py_UNUSED(module), PyObject *const *argume
         PyErr_SetString(PyExc_TypeError, "rlp_bounds takes bytes, a start and a limit");
         return NULL;
     }
-    const Py_ssize_t start = PyLong_AsSsize_t(arguments[1]), limit = PyLong_AsSsize_t(arguments[2]);
-    if (PyErr_Occurred())
+    const Py_ssize_t start = PyLong_AsSsize_t(arguments[1]);
+    if (start == -1 && PyErr_Occurred())
+        return NULL;
+    const Py_ssize_t limit = PyLong_AsSsize_t(arguments[2]);
+    if (limit == -1 && PyErr_Occurred())
         return NULL;
     if (start < 0 || limit > PyBytes_GET_SIZE(arguments[0])) {
         PyErr_SetString(PyExc_IndexError, "start and limit are not in the data");
