@@ -201,12 +201,11 @@ class Engine:
         """Book an accepted socket for a worker, or refuse it."""
         session = self._new_session()
         remote = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        cause = self._refuse_address(session, host)
         worker = self.fleet.choose(set())
+        # Our own trouble is not held against the address.
+        cause = NO_WORKER if worker is None else self._refuse_address(session, host)
         refusal: Refusal | None = None
-        if cause is None and worker is None:
-            cause = NO_WORKER
-        elif cause is None and worker is not None:
+        if cause is None and worker is not None:
             # Where anybody is trusted, who this is decides; that is known with the verdict.
             passes_limits = self.peers.has_trusted
             refusal = self.counter.admit(session, worker.index, Direction.INBOUND, passes_limits=passes_limits)
@@ -217,20 +216,38 @@ class Engine:
         if cause is not None or worker is None:
             os.close(descriptor)
             self._refuse(session, remote, cause or NO_WORKER)
+            if worker is None:
+                self.heed_listener()
             return
         self._accepted.setdefault(worker.index, []).append(Accepted(session, descriptor, remote, refusal))
         if not self._has_room:
             self.heed_listener()
 
     def on_accepted(self) -> None:
-        """Hand over what was accepted in this turn of the loop."""
+        """Hand over what was accepted in this turn of the loop; then tell of it, in the order in which it came."""
         booked, self._accepted = self._accepted, {}
-        for worker, accepted in booked.items():
+        handed: list[tuple[Accepted, WorkerId | None]] = []
+        for chosen, accepted in booked.items():
             for start in range(0, len(accepted), control.HANDOFFS_AT_ONCE):
-                self._hand_over(worker, accepted[start : start + control.HANDOFFS_AT_ONCE])
+                some = accepted[start : start + control.HANDOFFS_AT_ONCE]
+                worker = self._hand_over(chosen, some)
+                handed += [(item, worker) for item in some]
+        handed.sort(key=lambda pair: pair[0].session)
+        for item, worker in handed:
+            if worker is None:
+                self.counter.release(item.session)
+                self._refuse(item.session, item.remote, NO_WORKER)
+            elif item.refusal is not None:
+                self._refuse(item.session, item.remote, item.refusal.cause)
+            else:
+                view = SessionView(item.session, worker, Direction.INBOUND, item.remote, _now_us())
+                self.views[item.session] = view
+                self._publish_opened(view)
+        if any(worker is None for _, worker in handed):
+            self.heed_listener()
 
-    def _hand_over(self, chosen: WorkerId, accepted: list[Accepted]) -> None:
-        """Pass sockets to the worker they are booked for, else to another. Our copies are closed in any case."""
+    def _hand_over(self, chosen: WorkerId, accepted: list[Accepted]) -> WorkerId | None:
+        """Pass sockets to the worker they are booked for, else to another: to which. Our copies are closed in any case."""
         descriptors = [item.descriptor for item in accepted]
         handoffs = control.Handoffs(
             tuple(control.Handoff(item.session, item.refusal.reason if item.refusal else None) for item in accepted)
@@ -242,21 +259,12 @@ class Engine:
             worker = self.fleet.choose(tried)
         for descriptor in descriptors:
             os.close(descriptor)
-        for item in accepted:
-            if worker is None:
-                self.counter.release(item.session)
-                self._refuse(item.session, item.remote, NO_WORKER)
-                continue
-            if worker.index != chosen:
-                self.counter.move(item.session, worker.index)
-            if item.refusal is not None:
-                self._refuse(item.session, item.remote, item.refusal.cause)
-            else:
-                view = SessionView(item.session, worker.index, Direction.INBOUND, item.remote, _now_us())
-                self.views[item.session] = view
-                self._publish_opened(view)
         if worker is None:
-            self.heed_listener()
+            return None
+        if worker.index != chosen:
+            for item in accepted:
+                self.counter.move(item.session, worker.index)
+        return worker.index
 
     def _refuse_address(self, session: SessionId, host: str) -> str | None:
         """Why a connection from there is refused, or nothing: then its address has one session more."""

@@ -115,8 +115,10 @@ class Listener:
             self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def _accept(self) -> None:
-        self._accept_all()
-        self._acceptor.on_accepted()
+        try:
+            self._accept_all()
+        finally:
+            self._acceptor.on_accepted()
 
     def _accept_all(self) -> None:
         for _ in range(ACCEPT_BUDGET):

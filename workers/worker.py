@@ -8,6 +8,7 @@ import math
 import os
 import resource
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic, time, time_ns
@@ -98,6 +99,8 @@ class Worker:
         # Who waits for the answers of peers.
         self._askers: dict[tuple[SessionId, RequestId], CallId] = {}
         self._asked: dict[CallId, tuple[SessionId, RequestId]] = {}
+        # Under way, and those behind it.
+        self._broadcasts: deque[control.Broadcast] = deque()
         # Tasks that the loop alone would forget.
         self._tasks: set[asyncio.Task[None]] = set()
         self._engine: asyncio.Transport | None = None
@@ -135,6 +138,8 @@ class Worker:
     def close(self) -> None:
         """Let go of everything; the last reports and traffic events leave."""
         self._send_reports()
+        # What is read until the connections are gone finds no turn due.
+        self.turn_due = math.inf
         self._loop.remove_reader(self._handoffs.fileno())
         self._loop.remove_reader(self._outbox.fileno())
         self._loop.remove_reader(self._responders.fileno())
@@ -531,9 +536,17 @@ class Worker:
             self.report(control.Reply(command.call))
 
     def _broadcast(self, command: control.Broadcast) -> None:
-        task = self._loop.create_task(self._broadcast_in_slices(command))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._broadcasts.append(command)
+        if len(self._broadcasts) == 1:
+            task = self._loop.create_task(self._broadcast_all())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _broadcast_all(self) -> None:
+        """One after the other: of two broadcasts every session gets the first one first."""
+        while self._broadcasts:
+            await self._broadcast_in_slices(self._broadcasts[0])
+            self._broadcasts.popleft()
 
     async def _broadcast_in_slices(self, command: control.Broadcast) -> None:
         """Send to some of them in one turn of the loop, so that the other sessions get theirs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import sleep
@@ -19,6 +20,7 @@ from engine.client import Event
 from engine.commands import (
     DialParameters,
     HistoryParameters,
+    SessionsParameters,
     SetStatusParameters,
 )
 from engine.engine import Engine, listen
@@ -294,6 +296,62 @@ def test_what_one_worker_does_not_take_is_handed_to_another_and_booked_there(pla
         assert scene.engine.counter.load(other.index) == (3, 3)
 
     play(scenario, workers=2)
+
+
+@asynccontextmanager
+async def without_a_worker(scene: Scene) -> AsyncIterator[None]:
+    """The stream of the only worker has ended; meanwhile its process has not."""
+    may_end = threading.Event()
+    worker, wait = scene.worker, scene.worker.wait
+
+    def held(timeout: float | None = None) -> int:
+        may_end.wait(10)
+        return wait(timeout)
+
+    worker.wait = held  # type: ignore[method-assign]  # how it is asked for its code
+    worker.die(70)
+    await until(lambda: not scene.engine.fleet.is_open)
+    yield
+    may_end.set()
+    await until(lambda: scene.engine.fleet.is_open)
+
+
+def test_while_there_is_no_worker_peers_wait_in_the_kernels_queue(play: Play) -> None:
+    async def scenario(scene: Scene) -> None:
+        async with without_a_worker(scene):
+            socks = []
+            for _ in range(20):
+                socks.append(scene.connect())
+                await asyncio.sleep(0.002)
+            # That nobody takes it is seen with the first one.
+            assert (await scene.event("session.refused"))["cause"] == "no worker takes connections"
+            assert sum(map(is_closed, socks)) == 1
+        await until(lambda: len(scene.engine.views) == 19)
+
+    play(scenario)
+
+
+def test_a_peer_that_no_worker_could_take_is_not_held_to_its_interval(play: Play) -> None:
+    async def scenario(scene: Scene) -> None:
+        async with without_a_worker(scene):
+            scene.connect()
+            await scene.event("session.refused")
+        scene.connect()
+        await until(lambda: len(scene.engine.views) == 1)
+
+    play(scenario, throttle=ThrottleSettings(exempt_cidrs=(), per_ip_interval_s=30.0))
+
+
+def test_what_is_accepted_in_one_turn_is_told_in_the_order_in_which_it_came(play: Play) -> None:
+    async def scenario(scene: Scene) -> None:
+        for _ in range(9):
+            scene.connect()
+        opened = [(await scene.event("session.opened"))["session"] for _ in range(9)]
+        listed = await scene.engine.operations.sessions(SessionsParameters())
+        assert opened == [session["session"] for session in listed.sessions] == sorted(opened)
+        assert {session["worker"] for session in listed.sessions} == {0, 1, 2}
+
+    play(scenario, workers=3)
 
 
 def test_what_a_peer_did_is_an_event_of_its_own(play: Play) -> None:

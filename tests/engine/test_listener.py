@@ -347,3 +347,27 @@ def test_the_kernel_holds_little_of_what_a_peer_does_not_read(listening: socket.
                 sent += accepted.send(bytes(2**16))
         # What may be unsent, what the peer's kernel takes, and the last piece.
         assert KERNEL_BYTES <= sent < 2**20
+
+
+def test_what_was_accepted_before_a_fault_is_handed_over() -> None:
+    class Faulty(Arrivals):
+        def on_accept(self, descriptor: int, host: str, port: int) -> None:
+            super().on_accept(descriptor, host, port)
+            if len(self.connections) == 2:
+                raise ZeroDivisionError
+
+    async def scenario(listening: ListeningSocket) -> None:
+        faults: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+        arrivals = Faulty()
+        listener = Listener(listening, asyncio.get_running_loop(), arrivals)
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(2)]
+        listener.resume()
+        await asyncio.wait_for(arrivals.is_complete.wait(), 5)
+        assert [type(fault) for fault in faults] == [ZeroDivisionError]
+        listener.close()
+        for sock in (*clients, *(item[0] for item in arrivals.connections)):
+            sock.close()
+
+    with Listener.bind("127.0.0.1", 0) as listening:
+        asyncio.run(scenario(listening))
