@@ -128,9 +128,10 @@ def _check(values: object, struct: type, origin: str, *, is_text: bool) -> None:
     except msgspec.ValidationError as error:
         words, _, place = str(error).partition(" - at `")
         key = place.rstrip("`").removeprefix("$").lstrip(".")
-        if words.startswith("Object contains unknown field"):
-            unknown = words.split("`")[1]
-            key, words = f"{key}.{unknown}".lstrip("."), "no such setting"
+        for start, said in (("Object contains unknown field", "no such setting"), ("Object missing required", "is missing")):
+            if words.startswith(start):
+                named = words.split("`")[1]
+                key, words = f"{key}.{named}".lstrip("."), said
         name = origin if is_text else f"{origin}: {key}"
         raise ConfigError(f"{name}: {words[:1].lower()}{words[1:].replace('`', '')}") from error
 

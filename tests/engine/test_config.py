@@ -295,7 +295,7 @@ def test_a_missing_chain_says_where_it_was_looked_for() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "object missing required field name"),
+        ("", "own.toml: name: is missing"),
         ('name = "x"\nnetwork_id = -1\ngenesis_hash = "0x' + "ab" * 32 + '"', "network_id: expected int >= 0"),
         ('name = "x"\nnetwork_id = 1\ngenesis_hash = "0xab"', "genesis_hash: expected str matching regex"),
         ('name = "x"\nnetwork_id = 1\ngenesis_hash = "0x' + "ab" * 32 + '"\nforks = []', "forks: no such setting"),
