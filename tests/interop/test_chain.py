@@ -268,13 +268,16 @@ def test_block_access_lists_over_eth_and_snap_have_the_hashes_of_the_headers(
 def newcomers(engine: RunningEngine, *versions: int) -> Iterator[JsonProgram]:
     """geth servers that have the genesis alone, each connected to the engine."""
     offers = [f"eth/{version}" for version in versions]
-    before = sum(engine.counts())
+    sessions = set()
     with geth_node(*offers) as newcomer:
         for index, offer in enumerate(offers):
-            dial(engine, newcomer.wait("listening", server=index)["enode"], offer)
+            sessions.add(dial(engine, newcomer.wait("listening", server=index)["enode"], offer).session)
             newcomer.wait("connected", server=index)
         yield newcomer
-    eventually(lambda: sum(engine.counts()) == before, "the sessions have ended")
+    eventually(
+        lambda: sessions.isdisjoint(item["session"] for item in engine.call("sessions")["sessions"]),
+        "the sessions have ended",
+    )
 
 
 @pytest.mark.parametrize("version", list(OFFERS))
