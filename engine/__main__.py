@@ -23,7 +23,7 @@ from engine.identity import Identity
 from engine.listener import ListeningSocket
 from engine.settings import setting_fields
 from engine.terminal import Arguments
-from protocol.native import NATIVE
+from protocol.native import NATIVE, WHY_NOT_NATIVE
 
 log = structlog.get_logger()
 
@@ -83,8 +83,7 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(engine, reload))
-        if NATIVE is None:
-            log.warning('frames are opened by Python, which takes several times as long: see the README, "Run it"')
+        warn_where_not_compiled()
         await _start(engine, listening)
         if not stopping.done():
             sys.stdout.write(f"ready {engine.enode} workers={settings.workers} run-dir={run_dir.path.absolute()}\n")
@@ -94,6 +93,12 @@ async def run(loaded: Loaded, identity: Identity, reload: argparse.Namespace) ->
     finally:
         run_dir.leave()
     return config.EXIT_SOFTWARE if engine.has_failed else 0
+
+
+def warn_where_not_compiled() -> None:
+    """Say that the Python twins of `protocol/c` run, and why."""
+    if NATIVE is None:
+        log.warning("frames are opened by Python, which takes several times as long", cause=WHY_NOT_NATIVE)
 
 
 def _prepare_process() -> None:

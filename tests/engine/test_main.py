@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-import structlog
+import structlog.testing
 import zmq
 
 from engine import VERSION
@@ -387,3 +387,14 @@ def test_workers_that_do_not_start_are_a_fault_of_ours_said_in_one_line(
 
     engine.starting = staticmethod(failing)
     assert refused(flags, capsys)[0] == 70
+
+
+def test_that_nothing_is_compiled_is_said_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    with structlog.testing.capture_logs() as logged:
+        monkeypatch.setattr(command, "NATIVE", object())
+        command.warn_where_not_compiled()
+        assert not logged
+        monkeypatch.setattr(command, "NATIVE", None)
+        monkeypatch.setattr(command, "WHY_NOT_NATIVE", "no libcrypto")
+        command.warn_where_not_compiled()
+    assert [(line["log_level"], line["cause"]) for line in logged] == [("warning", "no libcrypto")]
