@@ -19,19 +19,16 @@ from protocol import crypto
 from protocol.crypto import Point, PrivateKey, recover
 from protocol.errors import HandshakeError, UsageError
 from protocol.native import NATIVE
+from tests.twins import WAYS, run_by
 from tests.vectors import load
 
 
-@pytest.fixture(scope="module", params=["python", "compiled"], autouse=True)
+@pytest.fixture(scope="module", params=WAYS, autouse=True)
 def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test of this file is run with both ways to the curve, which give the same."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "python":
-            for name in ("curve_parse", "curve_create", "curve_ecdh", "curve_recover", "keccak256", "xor"):
-                patch.setattr(crypto, name, getattr(crypto, f"python_{name}"))
-        elif NATIVE is None:
-            pytest.skip("nothing is compiled")
-        yield
+    yield from run_by(
+        request.param, crypto, "curve_parse", "curve_create", "curve_ecdh", "curve_recover", "keccak256", "xor"
+    )
 
 
 # As they are before a test puts Python's in their place.

@@ -19,6 +19,7 @@ from protocol import ecies
 from protocol.crypto import Entropy, PrivateKey
 from protocol.errors import HandshakeError
 from protocol.native import NATIVE
+from tests.twins import WAYS, run_by
 from tests.vectors import load
 
 repeatable = settings(derandomize=True, deadline=None)
@@ -33,16 +34,10 @@ short = st.binary(max_size=8)
 seeds = st.binary(min_size=1, max_size=8)
 
 
-@pytest.fixture(scope="module", params=["python", "compiled"], autouse=True)
+@pytest.fixture(scope="module", params=WAYS, autouse=True)
 def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test of this file is run with both halves, which give the same."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "python":
-            patch.setattr(ecies, "encrypt", ecies.python_encrypt)
-            patch.setattr(ecies, "decrypt", ecies.python_decrypt)
-        elif NATIVE is None:
-            pytest.skip("nothing is compiled")
-        yield
+    yield from run_by(request.param, ecies, "encrypt", "decrypt")
 
 
 def scripted(draws: Iterable[bytes]) -> Entropy:

@@ -15,20 +15,15 @@ from protocol import rlp
 from protocol.errors import RlpError
 from protocol.native import NATIVE
 from protocol.rlp import MAX_DEPTH, MAX_ITEMS, Item
+from tests.twins import WAYS, run_by
 
 repeatable = settings(derandomize=True, deadline=None)
 
 
-@pytest.fixture(scope="module", params=["python", "compiled"], autouse=True)
+@pytest.fixture(scope="module", params=WAYS, autouse=True)
 def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test of this file is run with both decoders, which give the same."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "python":
-            patch.setattr(rlp, "bounds", rlp.python_bounds)
-            patch.setattr(rlp, "read", rlp.python_read)
-        elif NATIVE is None:
-            pytest.skip("nothing is compiled")
-        yield
+    yield from run_by(request.param, rlp, "bounds", "read")
 
 
 strings = st.binary(max_size=70)
