@@ -159,6 +159,12 @@ def _check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
         ("control.endpoint", _loopback_endpoint, [settings.control.endpoint]),
         ("events.endpoint", _loopback_endpoint, [settings.events.endpoint]),
     )
+
+    def complain(key: str, error: ValueError) -> ConfigError:
+        origin = origins[key]
+        named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: {key}"
+        return ConfigError(f"{named}: {error}")
+
     for key, check, values in checks:
         for value in values:
             if not value and key in _MAY_BE_EMPTY:
@@ -166,15 +172,11 @@ def _check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
             try:
                 check(value)
             except ValueError as error:
-                origin = origins[key]
-                named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: {key}"
-                raise ConfigError(f"{named}: {error}") from error
+                raise complain(key, error) from error
     try:
         Protocols(settings.protocols)
     except ValueError as error:
-        origin = origins["protocols.extra"]
-        named = origin if origin.startswith(("--", "RLPX_")) else f"{origin}: protocols.extra"
-        raise ConfigError(f"{named}: {error}") from error
+        raise complain("protocols.extra", error) from error
     if settings.responders.answer_s >= settings.timeouts.ping_s:
         # While a peer waits for answers its pongs are not read.
         raise ConfigError(f"responders.answer_s: {settings.responders.answer_s:g} must be below timeouts.ping_s")
