@@ -1,593 +1,378 @@
-"""The engine: it owns the ledger and decides; listener, fleet and hub carry out.
+"""The engine: its parts and how they are joined, its start, its end, and the changes in between.
 
-Everything here runs on one loop and never blocks. A session begins in `on_accept` or `begin_dial` and ends in `_finish`,
-once.
+Everything in this process runs on one loop and never blocks. Each part knows one thing and is handed the parts it uses;
+none knows the engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import resource
-from collections import deque
-from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic, time_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
-from engine import commands, logs, rpc
-from engine.admission import Admission, parse_address
-from engine.calls import Answer, Calls
-from engine.config import RunDir, host_port
-from engine.counter import Direction, Phase, Refusal, SessionCounter
-from engine.dialer import Enode, parse_enode
-from engine.fleet import Fleet, WorkerProcess
-from engine.hub import Envelope, Hub
-from engine.identity import Identity
-from engine.listener import Listener, ListeningSocket
-from engine.operations import Operations
-from engine.peers import PeerBook
-from engine.protocols import Protocols
-from engine.rpc import CommandError
-from engine.sessions import SessionView
-from engine.settings import Level, Settings
-from engine.worker_config import node_config, outbox_config, responder_config, session_config
-from protocol import control, eth
-from protocol.control import CallId, Configure, SessionId, Traffic, WorkerId
-from protocol.errors import DisconnectReason, printable
-from protocol.events import EndedBy, Stage
-from protocol.forkid import Forks
+from rlpx.engine.departures import Departures
+from rlpx.engine.ends import Ends
+from rlpx.engine.fleet.fleet import Fleet
+from rlpx.engine.fleet.process import start_process
+from rlpx.engine.fleet.worker_config import node_config, worker_settings
+from rlpx.engine.hub.access import Access
+from rlpx.engine.hub.announcer import Announcer
+from rlpx.engine.hub.command_server import CommandServer
+from rlpx.engine.hub.data_endpoints import DataEndpoints
+from rlpx.engine.hub.events import EventsHub
+from rlpx.engine.hub.registry import Registry
+from rlpx.engine.hub.tally import Tally
+from rlpx.engine.intake.accepts import Accepts
+from rlpx.engine.intake.dials import Dials
+from rlpx.engine.intake.listener import Listener, ListeningSocket
+from rlpx.engine.intake.room import Room
+from rlpx.engine.ledger.addresses import address_of
+from rlpx.engine.ledger.counter import Phase
+from rlpx.engine.ledger.ledger import Ledger
+from rlpx.engine.minutes import Minutes
+from rlpx.engine.node import Node
+from rlpx.engine.operations.handlers import Handlers
+from rlpx.engine.operations.metrics import MetricsCommands
+from rlpx.engine.operations.node import NodeCommands
+from rlpx.engine.operations.peers import PeerCommands
+from rlpx.engine.operations.running import RunningCommands
+from rlpx.engine.operations.sending import SendingCommands
+from rlpx.engine.operations.sessions import SessionCommands
+from rlpx.engine.operations.status import Parts, StatusCommands
+from rlpx.engine.operations.targets import Targets
+from rlpx.engine.operations.workers import WorkerCommands
+from rlpx.engine.process import logs
+from rlpx.engine.process.companion import Companion
+from rlpx.engine.process.extras import require
+from rlpx.engine.process.journal import Journal
+from rlpx.engine.process.own import OwnProcess
+from rlpx.engine.process.spawn import StartProcess
+from rlpx.engine.session_reports import SessionReports
+from rlpx.engine.settings.addresses import resolve
+from rlpx.engine.settings.fields import live_sections
+from rlpx.engine.settings.identity import Identity
+from rlpx.engine.settings.run_dir import RunDir
+from rlpx.engine.settings.settings import Settings
+from rlpx.engine.succession import Succession
+from rlpx.engine.vacancies import Vacancies
+from rlpx.engine.verdicts import Verdicts
+from rlpx.engine.worker_reports import WorkerReports
+from rlpx.engine.worker_states import WorkerStates
+from rlpx.protocol.bus import control
+from rlpx.protocol.bus.clockwork import Clockwork
+from rlpx.protocol.bus.control import WorkerId
+from rlpx.protocol.bus.error_codes import CommandError
+from rlpx.protocol.bus.events import ENGINE_RELOADED, ENGINE_STARTED, EngineReloaded, EngineRun
+from rlpx.protocol.bus.records import Configure
+from rlpx.protocol.bus.values import Level
+from rlpx.protocol.errors import DisconnectReason
+from rlpx.protocol.lifecycle import Direction, EndedBy
+from rlpx.protocol.mistakes import ConfigError, bind_error
+from rlpx.protocol.rlpx.host_port import parse_host_port
 
-# Workers load their libraries in about half a second each, two at a time on a small machine.
-START_SECONDS: Final = 30.0
-# Workers tell how they are once a second; one that is silent for so long hangs, and its sessions with it.
-STUCK_SECONDS: Final = 10.0
-# A timer this late says that it was the engine that hung.
-LATE_SECONDS: Final = 0.4
-NO_WORKER: Final = "no worker takes connections"
-# Beyond the goodbyes' own deadline, for workers to report and end.
+if TYPE_CHECKING:
+    # Loaded only by a host of a fleet.
+    from rlpx.engine.cluster.membership import ClusterMembership
+
+# The bytes of a random number that no two starts share.
+RUN_BYTES: Final = 8
+# Workers have this long beyond the goodbyes' own deadline to report and end.
 STOP_GRACE_SECONDS: Final = 3.0
-_PAGE_BYTES: Final = resource.getpagesize()
 
 log = structlog.get_logger()
 
 
-class Accepted(msgspec.Struct, frozen=True):
-    """A connection that is booked for a worker and about to be handed over. `refusal`: it is only told why not."""
-
-    session: SessionId
-    descriptor: int
-    remote: str
-    refusal: Refusal | None
-
-
 class Engine:
-    """See the module. `start`, then `wait`; `stop` from a signal or a command ends it."""
+    """See the module. `start`, then `wait`; `stop` from a signal or a command ends it, and `close` cleans up."""
 
-    def __init__(self, settings: Settings, identity: Identity, run_dir: RunDir) -> None:
+    def __init__(self, settings: Settings, identity: Identity, run_dir: RunDir, start: StartProcess = start_process) -> None:
         self._loop = asyncio.get_running_loop()
-        self.settings = settings
-        self.identity = identity
-        self.run_dir = run_dir
-        self.head = eth.Head(0, identity.chain.genesis)
-        # Until a user tells one, the head is a stand-in that Status needs and updates must not announce.
-        self._is_head_known = False
-        self.forks = Forks(identity.chain)
-        self.started_at = monotonic()
-        self.counter = SessionCounter(settings.limits, identity.key.id)
-        self._admission = Admission(settings.throttle, settings.access)
-        self.peers = PeerBook(
-            [parse_enode(enode) for enode in settings.peers.static],
-            [parse_enode(enode).id for enode in settings.peers.trusted],
-        )
         self._second_timer: asyncio.TimerHandle | None = None
-        self.views: dict[SessionId, SessionView] = {}
-        self._dialing: dict[bytes, SessionId] = {}
-        self._outcomes: dict[SessionId, asyncio.Future[control.SessionClosed | None]] = {}
-        self.history: deque[dict[str, Any]] = deque(maxlen=settings.control.history)
-        self.calls = Calls()
-        self.protocols = Protocols(settings.protocols)
-        self._next_session = 0
-        self._requests: set[asyncio.Task[bytes]] = set()
-        self._hub = Hub(run_dir, (settings.control, settings.events), self._loop, self._on_request)
-        self.fleet = Fleet(self, self._configure, self.counter.load)
-        self._listener: Listener | None = None
-        # Of this turn of the loop, by the worker that is to have them.
-        self._accepted: dict[WorkerId, list[Accepted]] = {}
-        self._listen_host, self._listen_port = "127.0.0.1", 0
-        self.operations = Operations(self)
-        self._registry = commands.registry(self.operations, identity.version)
         self._stopping = asyncio.Event()
-        # Kept open: where the table of descriptors is full, it could not be opened.
-        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self.has_failed = False
+        self.settings = settings
+        self.run_dir = run_dir
+        # Names this start, so that session numbers of two starts are never mixed.
+        self.run = os.urandom(RUN_BYTES).hex()
+        self.process = OwnProcess()
+        self.journal = Journal()
+        self.node = Node(settings, identity)
+        self.ledger = Ledger(settings, identity.key.id)
+        self._data = DataEndpoints(settings.data.endpoint)
+        self.fleet = Fleet(self._configure, self.ledger.counter.load, start, self._data.listening)
+
+        self.clockwork = Clockwork(self._loop, monotonic, self.process.descriptors.has_room)
+        self._access = Access(None)
+        self.commands = CommandServer(run_dir, settings.control, self.clockwork)
+        self.events = EventsHub(self.run, settings.events, self.clockwork, self.fleet.tell_all)
+        self._tally = Tally()
+        self._announcer = Announcer(self.events, self.journal, self._tally, logs_sessions=settings.log.level == "debug")
+
+        room = Room(self.ledger, self.fleet)
+        self._verdicts = Verdicts(self.ledger, self.fleet, room, self._announcer)
+        self.accepts = Accepts(self.ledger, self.fleet, room, self._announcer)
+        self.dials = Dials(self.ledger, self.fleet, self._announcer)
+        self._vacancies = Vacancies(self._verdicts, self.accepts, self.dials)
+        self._ends = Ends(self.ledger, self._verdicts, self.dials, self._vacancies, self._announcer)
+        self.dials.owner = self._ends
+        sessions = SessionReports(self.ledger, self._verdicts, self.dials, self._ends, self._vacancies)
+        states = WorkerStates(self.fleet, self._data, self.node, self.accepts, self._announcer)
+        self.fleet.on_forgotten = self._forget_worker
+        self.fleet.owner = WorkerReports(sessions, states, self.fleet, self.events, self._announcer)
+
+        timeouts = settings.timeouts
+        departures = Departures(self.fleet, self.ledger, self.dials, self._announcer, timeouts.goodbye_s)
+        self.succession = Succession(self.fleet, departures, self.accepts.update_listener, timeouts.worker_drain_s)
+
+        self._minutes = Minutes(self.ledger, self.fleet, self._tally, self.journal, now=monotonic())
+        self._minutes.is_on = settings.log.summary
+        self.watch = watch_companion(settings, run_dir)
+        targets = Targets(self.ledger, self.fleet, self.dials)
+        parts = Parts(
+            settings=settings,
+            run_dir=run_dir,
+            process=self.process,
+            node=self.node,
+            ledger=self.ledger,
+            fleet=self.fleet,
+            control=self.commands.endpoint,
+            events=self.events,
+            data=self._data,
+            departures=departures,
+            succession=self.succession,
+            watch=self.watch,
+        )
+        self.handlers = Handlers(
+            StatusCommands(parts),
+            MetricsCommands(parts, self._tally),
+            RunningCommands(self.ledger, self._vacancies, self.set_log_level, self.stop),
+            NodeCommands(self.node, self.fleet),
+            SessionCommands(targets, self.ledger, self.fleet, self.dials, self.events),
+            SendingCommands(targets, self.fleet, settings.queues),
+            PeerCommands(targets, self.ledger, self.dials),
+            WorkerCommands(self.succession, self._settings_in_force),
+        )
+        self._cluster = self._member_of_fleet() if settings.cluster else None
+
+    def _member_of_fleet(self) -> ClusterMembership:
+        """Make this host a member of its fleet, which decides with it about places, peers and dials."""
+        from rlpx.engine.cluster import membership  # noqa: PLC0415 - a host alone loads nothing of NATS
+
+        parts = membership.Parts(
+            settings=self.settings,
+            run_dir=self.run_dir,
+            events=self.events,
+            ledger=self.ledger,
+            fleet=self.fleet,
+            verdicts=self._verdicts,
+            fail=self._fail,
+        )
+        member = membership.ClusterMembership(parts, membership.host_name(self.settings.cluster_host), self.run)
+        self.ledger.membership = member
+        return member
+
+    def _fail(self, cause: str) -> None:
+        """End the engine, because it cannot go on."""
+        self.has_failed = True
+        self.stop()
+        log.error("the engine cannot go on", cause=cause)
 
     # -- life -------------------------------------------------------------------------------------------------------------
 
     async def start(self, listening: ListeningSocket | None) -> None:
-        """Bind the hub, start the workers, then accept. Raises `OSError` and `zmq.ZMQError`."""
+        """Bind the endpoints, start the workers, then accept. Raises `ConfigError`, `OSError` and `RuntimeError`."""
         if listening is not None:
-            host, self._listen_port = listening.getsockname()[:2]
-            # A node cannot know by itself how others see it: of a wildcard we name the loopback.
-            self._listen_host = host if host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104 - compared, not bound
-            self._listener = Listener(listening, self._loop, self)
-        self._hub.start()
-        for index in range(self.settings.workers):
-            await self.fleet.spawn(WorkerId(index))
-        async with asyncio.timeout(START_SECONDS):
-            while not all(worker.is_ready for worker in self.fleet):
-                if any(worker.is_lost for worker in self.fleet):
-                    raise RuntimeError("a worker ended while it was starting")
-                await asyncio.sleep(0.01)
-        self.heed_listener()
+            self.node.listens_at(*listening.getsockname()[:2])
+            listener = Listener(listening, self._loop, self.accepts)
+            listener.ceiling = self.process.descriptors.ceiling
+            self.accepts.listen(listener)
+        if self.watch is not None:
+            listen_companion(self.watch, self.settings.watch)
+        self._access = Access.of(self.settings)
+        registry = Registry(self.node.identity.version, self.handlers)
+        self._tally.commands = registry.calls
+        self.commands.start(registry, self._access.security("control"))
+        self.events.start(self.run_dir, self._access.security("events"))
+        self._data.start(self.settings.workers, self._access)
+        if self._cluster is not None:
+            await self._cluster.start(registry, Registry(self.node.identity.version, self.handlers))
+        await self.fleet.start(self.settings.workers)
+        self.accepts.update_listener()
         self._on_second(self._loop.time())
-
-    @property
-    def enode(self) -> str:
-        """Our own enode URL."""
-        return str(Enode(self.identity.key.id, self._listen_host, self._listen_port))
+        if self.watch is not None:
+            self.watch.start()
+        self._announcer.publish(ENGINE_STARTED, EngineRun(time_ns() // 1000, None, None, self.run))
 
     async def wait(self) -> None:
-        """Until somebody stops the engine."""
+        """Return when the engine is stopped."""
         await self._stopping.wait()
 
     def stop(self) -> None:
-        """Begin to end."""
+        """Begin the end: stop accepting and dialling."""
         self._stopping.set()
+        self.accepts.stop()
+        self.dials.stop()
+        self.succession.stop()
 
     async def close(self) -> None:
-        """Say goodbye to every peer, end the workers, then let go of the sockets."""
-        self._stopping.set()
-        if self._listener is not None:
-            self._listener.close()
+        """Say goodbye to every peer, end the workers, then close the sockets."""
+        self.stop()
         if self._second_timer is not None:
             self._second_timer.cancel()
         drain = control.Drain(DisconnectReason.CLIENT_QUITTING, "the engine is shutting down")
         await self.fleet.retire(drain, self.settings.timeouts.goodbye_s + STOP_GRACE_SECONDS)
-        for view in list(self.views.values()):
-            self._end(view, EndedBy.ENGINE, "the engine has ended")
-        waiting = list(self._requests)
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        # Their last replies are sent by callbacks, which run with the next turn of the loop.
-        await asyncio.sleep(0)
-        self._hub.close()
-        os.close(self._statm)
-
-    def on_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A fault of ours in a callback: the ledger may be wrong now, so that the engine logs it and ends."""
-        log.error(context["message"], exc_info=context.get("exception"))
-        self.has_failed = True
-        self.stop()
+        self._ends.end_all(EndedBy.ENGINE, "the engine has ended")
+        if self._cluster is not None:
+            self.events.flush()
+            await self._cluster.close()
+        if self.watch is not None:
+            await self.watch.close()
+        await self.commands.close()
+        await self.events.close()
+        self._data.close()
+        self.process.close()
 
     def kill(self) -> None:
         """End the workers without their goodbyes."""
-        self.fleet.is_retiring = True
-        for worker in self.fleet:
-            worker.kill()
+        self.fleet.kill()
 
-    @property
-    def memory_bytes(self) -> int:
-        """Resident memory of this process."""
-        return int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE_BYTES
-
-    def set_log_level(self, level: Level) -> None:
-        """Write log lines of this level and above."""
-        self.settings = msgspec.structs.replace(self.settings, log=msgspec.structs.replace(self.settings.log, level=level))
-        logs.configure(self.settings.log)
-
-    def set_head(self, head: eth.Head) -> None:
-        """Announce another head; workers that start from now on are told."""
-        self.head, self._is_head_known = head, True
-
-    def reload(self, settings: Settings) -> list[str]:
-        """Use what can change while running: limits, throttle, access, log. Gives the keys that need a restart."""
-        live = {"limits", "throttle", "access", "log"}
-        kept = {name: getattr(self.settings, name) for name in Settings.__struct_fields__ if name not in live}
-        self.counter.limits = settings.limits
-        self._admission.configure(settings.throttle, settings.access)
-        changed = [name for name, value in kept.items() if getattr(settings, name) != value]
-        self.settings = msgspec.structs.replace(settings, **kept)
-        self.heed_listener()
-        self._publish("engine.reloaded", {"needs_restart": changed})
-        return changed
-
-    # -- accepts ----------------------------------------------------------------------------------------------------------
-
-    def on_accept(self, descriptor: int, host: str, port: int) -> None:
-        """Book an accepted socket for a worker, or refuse it."""
-        session = self._new_session()
-        remote = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        worker = self.fleet.choose(set())
-        # Our own trouble is not held against the address.
-        cause = NO_WORKER if worker is None else self._refuse_address(session, host)
-        refusal: Refusal | None = None
-        if cause is None and worker is not None:
-            # Where anybody is trusted, who this is decides; that is known with the verdict.
-            passes_limits = self.peers.has_trusted
-            refusal = self.counter.admit(session, worker.index, Direction.INBOUND, passes_limits=passes_limits)
-            if refusal is not None and self.counter.goodbye_room():
-                self.counter.admit_goodbye(session, worker.index)
-            elif refusal is not None:
-                cause = refusal.cause
-        if cause is not None or worker is None:
-            os.close(descriptor)
-            self._refuse(session, remote, cause or NO_WORKER)
-            if worker is None:
-                self.heed_listener()
-            return
-        self._accepted.setdefault(worker.index, []).append(Accepted(session, descriptor, remote, refusal))
-        if not self._has_room:
-            self.heed_listener()
-
-    def on_accepted(self) -> None:
-        """Hand over what was accepted in this turn of the loop; then tell of it, in the order in which it came."""
-        booked, self._accepted = self._accepted, {}
-        handed: list[tuple[Accepted, WorkerId | None]] = []
-        for chosen, accepted in booked.items():
-            for start in range(0, len(accepted), control.HANDOFFS_AT_ONCE):
-                some = accepted[start : start + control.HANDOFFS_AT_ONCE]
-                worker = self._hand_over(chosen, some)
-                handed += [(item, worker) for item in some]
-        handed.sort(key=lambda pair: pair[0].session)
-        for item, worker in handed:
-            if worker is None:
-                self.counter.release(item.session)
-                self._refuse(item.session, item.remote, NO_WORKER)
-            elif item.refusal is not None:
-                self._refuse(item.session, item.remote, item.refusal.cause)
-            else:
-                view = SessionView(item.session, worker, Direction.INBOUND, item.remote, _now_us())
-                self.views[item.session] = view
-                self._publish_opened(view)
-        if any(worker is None for _, worker in handed):
-            self.heed_listener()
-
-    def _hand_over(self, chosen: WorkerId, accepted: list[Accepted]) -> WorkerId | None:
-        """Pass sockets to the worker they are booked for, else to another: to which. Our copies are closed in any case."""
-        descriptors = [item.descriptor for item in accepted]
-        handoffs = control.Handoffs(
-            tuple(control.Handoff(item.session, item.refusal.reason if item.refusal else None) for item in accepted)
-        )
-        tried: set[WorkerId] = set()
-        worker = self.fleet.get(chosen)
-        while worker is not None and not worker.hand_over(handoffs, descriptors):
-            tried.add(worker.index)
-            worker = self.fleet.choose(tried)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if worker is None:
-            return None
-        if worker.index != chosen:
-            for item in accepted:
-                self.counter.move(item.session, worker.index)
-        return worker.index
-
-    def _refuse_address(self, session: SessionId, host: str) -> str | None:
-        """Why a connection from there is refused, or nothing: then its address has one session more."""
-        address, now = parse_address(host), monotonic()
-        cause = self._admission.admit(session, address, now=now)
-        return "the address is banned" if self.peers.is_banned(address, now=now) else cause
-
-    def _refuse(self, session: SessionId, remote: str, cause: str) -> None:
-        self._admission.release(session)
-        if self._hub.wants("session.refused"):
-            self._publish("session.refused", {"session": session, "peer": None, "remote": remote, "cause": cause})
-
-    def heed_listener(self) -> None:
-        """Accept while there is room among the pending and a worker to pass to; else the kernel's backlog is the queue."""
-        if self._listener is None or self._stopping.is_set():
-            return
-        if self._has_room and self.fleet.is_open:
-            self._listener.resume()
-        else:
-            self._listener.pause()
-
-    @property
-    def _has_room(self) -> bool:
-        return self.counter.count(Phase.PENDING, Direction.INBOUND) < self.counter.limits.max_pending_inbound
-
-    def _heed_room(self) -> None:
-        """A pending place may be free again."""
-        if self._listener is not None and self._listener.is_paused:
-            self.heed_listener()
-
-    # -- reports ----------------------------------------------------------------------------------------------------------
-
-    def on_report(self, worker: WorkerProcess, report: control.Report) -> None:
-        """What a worker says."""
-        self._REPORTS[type(report)](self, worker, report)
-
-    def on_worker_lost(self, worker: WorkerProcess, cause: str) -> None:
-        """Close each of its sessions for it, answer its calls, and replace it."""
-        is_expected = self.fleet.is_retiring
-        if not is_expected:
-            log.error("a worker is lost", worker=worker.index, pid=worker.pid, cause=cause)
-        lost = self.counter.of_worker(worker.index)
-        for session in lost:
-            view = self.views.get(session)
-            if view is None:
-                self.counter.release(session)
-            else:
-                self._end(view, EndedBy.WORKER_LOST, f"worker {worker.index} ended: {cause}")
-        self.calls.on_worker_lost(worker.index)
-        self._publish("worker.lost", {"worker": worker.index, "pid": worker.pid, "cause": cause, "sessions": len(lost)})
-        self.fleet.respawn(worker)
-        self.heed_listener()
-
-    def _on_ready(self, worker: WorkerProcess, report: control.Ready) -> None:
-        # What has changed while it was starting.
-        if self._is_head_known:
-            worker.command(control.SetHead(CallId(0), self.head))
-        if self.protocols.has_changed:
-            worker.command(control.SetProtocols(CallId(0), self.protocols.offered, self.protocols.required))
-        self._publish("worker.started", {"worker": worker.index, "pid": report.pid})
-        self.heed_listener()
-
-    def _on_pulse(self, _worker: WorkerProcess, _report: control.Pulse) -> None:
-        """Kept by the worker's process object; `status` shows it."""
-
-    def _on_handoff_lost(self, _worker: WorkerProcess, report: control.HandoffLost) -> None:
-        view = self.views.get(report.session)
-        if view is None:
-            self.counter.release(report.session)
-        else:
-            self._end(view, EndedBy.ENGINE, report.cause)
-
-    def _on_connected(self, _worker: WorkerProcess, report: control.SessionConnected) -> None:
-        view = self.views.get(report.session)
-        if view is not None:
-            view.local, view.remote, view.stage, view.is_connected = report.local, report.remote, Stage.ACK, True
-            self._publish_opened(view)
-
-    def _on_authenticated(self, worker: WorkerProcess, report: control.SessionAuthenticated) -> None:
-        view = self.views.get(report.session)
-        if view is None:
-            return  # a goodbye, or the session has ended
-        refusal = self._judge(report.session, report.peer)
-        view.peer, view.stage = report.peer, Stage.HELLO
-        if refusal is None:
-            worker.command(control.Judge(report.session))
-        else:
-            worker.command(control.Judge(report.session, refusal.reason, refusal.cause))
-        if self._hub.wants("session.authenticated"):
-            self._publish("session.authenticated", {"session": report.session, "peer": view.peer_hex})
-
-    def _judge(self, session: SessionId, peer: bytes) -> Refusal | None:
-        if self.peers.is_banned(peer, now=monotonic()):
-            return Refusal(DisconnectReason.DISCONNECT_REQUESTED, "the peer is banned")
-        return self.counter.grant(session, peer, passes_limits=self.peers.is_trusted(peer))
-
-    def _on_established(self, _worker: WorkerProcess, report: control.SessionEstablished) -> None:
-        view = self.views.get(report.session)
-        if view is None or not self.counter.establish(report.session):
-            return
-        view.establish(report, _now_us())
-        if view.peer is not None:
-            self.peers.established(view.peer)
-        self._settle_dial(view, None)
-        if self._hub.wants("session.established"):
-            self._publish("session.established", view.shown(report.traffic))
-        self._heed_room()
-
-    def _on_closed(self, _worker: WorkerProcess, report: control.SessionClosed) -> None:
-        view = self.views.get(report.session)
-        if view is not None:
-            self._finish(view, report)
-        else:
-            self.counter.release(report.session)
-
-    def _on_answer(self, _worker: WorkerProcess, report: Answer) -> None:
-        self.calls.on_answer(report)
-
-    def _on_misconduct(self, _worker: WorkerProcess, report: control.SessionMisconduct) -> None:
-        view = self.views.get(report.session)
-        topic = f"peer.{report.conduct}"
-        if view is not None and self._hub.wants(topic):
-            told = {"session": report.session, "peer": view.peer_hex, "cause": report.words, "count": report.count}
-            self._publish(topic, told)
-
-    def _on_log(self, worker: WorkerProcess, report: control.LogLine) -> None:
-        write = getattr(log, report.level)
-        write(printable(report.message), worker=worker.index)
-
-    _REPORTS: Final[dict[type, Callable[[Engine, WorkerProcess, Any], None]]] = {
-        control.Ready: _on_ready,
-        control.Pulse: _on_pulse,
-        control.HandoffLost: _on_handoff_lost,
-        control.SessionConnected: _on_connected,
-        control.SessionAuthenticated: _on_authenticated,
-        control.SessionEstablished: _on_established,
-        control.SessionClosed: _on_closed,
-        control.Figures: _on_answer,
-        control.Answer: _on_answer,
-        control.Sent: _on_answer,
-        control.SessionMisconduct: _on_misconduct,
-        control.Reply: _on_answer,
-        control.LogLine: _on_log,
-    }
-
-    # -- ends -------------------------------------------------------------------------------------------------------------
-
-    def _end(self, view: SessionView, by: EndedBy, cause: str) -> None:
-        """Close a session on behalf of a worker that cannot."""
-        self._finish(view, control.SessionClosed(view.session, by, None, cause, view.stage, Traffic()))
-
-    def _finish(self, view: SessionView, closed: control.SessionClosed) -> None:
-        """The one end of every session: out of the ledger, told to users."""
-        session = view.session
-        del self.views[session]
-        self.counter.release(session)
-        self._admission.release(session)
-        now_us = _now_us()
-        event: dict[str, Any] = {
-            "session": session,
-            "peer": view.peer_hex,
-            "direction": view.direction,
-            "remote": view.remote,
-            "worker": view.worker,
-            "stage": closed.stage,
-            "ended_by": closed.ended_by,
-            "reason": closed.reason.label if closed.reason is not None else None,
-            "cause": closed.cause,
-            "duration_ms": (now_us - view.opened_us) // 1000,
-            "bytes_in": closed.traffic.bytes_in,
-            "bytes_out": closed.traffic.bytes_out,
-            "messages_in": closed.traffic.messages_in,
-            "messages_out": closed.traffic.messages_out,
-        }
-        self.history.append({"time_us": now_us, "client": view.client, **event})
-        if view.is_connected:
-            self._publish("session.closed", event)
-        wait = None
-        # Of an accept that was refused, of a duplicate say, a static peer's own session knows better.
-        if view.peer is not None and self.counter.session_of(view.peer) is None:
-            wait = self.peers.ended(view.peer, closed.severity, closed.cause, now=monotonic())
-        if view.direction is Direction.OUTBOUND and view.established_us is None:
-            failed = {
-                "session": session,
-                "peer": view.peer_hex,
-                "enode": view.enode,
-                "cause": closed.cause,
-                "next_try_us": None if wait is None else now_us + int(wait * 1_000_000),
-            }
-            self._publish("dial.failed", failed)
-        self._settle_dial(view, closed)
-        self._heed_room()
-
-    def _settle_dial(self, view: SessionView, closed: control.SessionClosed | None) -> None:
-        if view.direction is Direction.OUTBOUND and view.peer is not None:
-            if self._dialing.get(view.peer) == view.session:
-                del self._dialing[view.peer]
-            outcome = self._outcomes.pop(view.session, None)
-            if outcome is not None and not outcome.done():
-                outcome.set_result(closed)
-
-    # -- dials ------------------------------------------------------------------------------------------------------------
-
-    def begin_dial(self, enode: Enode) -> SessionView:
-        """Book a dial and give it to a worker. Raises `CommandError` where the peer should not be dialled."""
-        session = self._new_session()
-        worker = self._dial_worker(session, enode)
-        view = SessionView(session, worker.index, Direction.OUTBOUND, "", _now_us(), enode.id, str(enode))
-        view.remote = str(enode).rpartition("@")[2]
-        view.stage, view.is_connected = Stage.CONNECT, False
-        self.views[session] = view
-        self._dialing[enode.id] = session
-        worker.command(control.Dial(session, enode.id, enode.host, enode.port))
-        return view
-
-    async def outcome(self, session: SessionId) -> control.SessionClosed | None:
-        """Await the end of a dial that has just begun: `None` where the session is established."""
-        outcome: asyncio.Future[control.SessionClosed | None] = self._loop.create_future()
-        self._outcomes[session] = outcome
-        return await outcome
-
-    def _dial_worker(self, session: SessionId, enode: Enode) -> WorkerProcess:
-        """Book a dial and choose its worker. Raises `CommandError`."""
-        if enode.id == self.identity.key.id:
-            raise CommandError("refused", "that enode is this very node")
-        address, now = parse_address(enode.host), monotonic()
-        cause = self._admission.refuse_address(address)
-        if self.peers.is_banned(enode.id, now=now) or self.peers.is_banned(address, now=now):
-            cause = "the peer or its address is banned"
-        if cause is not None:
-            raise CommandError("refused", cause)
-        existing = self.counter.session_of(enode.id)
-        if existing is None:
-            existing = self._dialing.get(enode.id)
-        if existing is not None:
-            raise CommandError("refused", f"the peer has session {existing} already")
-        if self._stopping.is_set():
-            raise CommandError("refused", "the engine is shutting down")
-        worker = self.fleet.choose(set())
-        if worker is None:
-            raise CommandError("worker_lost", "no worker is ready")
-        is_trusted = self.peers.is_trusted(enode.id)
-        refusal = self.counter.admit(session, worker.index, Direction.OUTBOUND, passes_limits=is_trusted)
-        if refusal is not None:
-            raise CommandError("refused", refusal.cause)
-        return worker
+    def on_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log the fault of ours that made a callback fail, and end the engine: the ledger may be wrong now."""
+        self.has_failed = True
+        self.stop()
+        log.error(context["message"], exc_info=context.get("exception"))
 
     def _on_second(self, due: float) -> None:
-        """Dial the static peers that are due, end workers that are stuck, and look again in a second."""
-        now = self._loop.time()
-        for worker in self.fleet:
-            # Where we were held up ourselves, what the workers have said is still to be read.
-            if worker.is_ready and now - worker.heard_at > STUCK_SECONDS and now - due < LATE_SECONDS:
-                log.error("a worker is stuck and will be replaced", worker=worker.index, pid=worker.pid)
-                worker.kill()
-        for enode in self.peers.due(now=monotonic()):
-            try:
-                self.begin_dial(enode)
-            except CommandError as error:
-                log.debug("a static peer was not dialled", enode=str(enode), cause=str(error))
+        """Once a second: replace stuck workers, end connections that have lost their right, and dial peers that are due."""
+        self._tally.loop_lag.observe(max(0.0, self._loop.time() - due))
+        self.fleet.end_stuck(due)
+        self._vacancies.offer()
+        self._access.end_revoked(self.commands.endpoint, "control")
+        self._access.end_revoked(self.events.endpoint, "events")
+        if self._data.have_users_changed():
+            self.fleet.tell_all(self._data.users)
+        self.events.remind()
+        self.dials.dial_due_soon()
         if not self._stopping.is_set():
-            self._second_timer = self._loop.call_later(1.0, self._on_second, now + 1.0)
+            next_due = self._loop.time() + 1.0
+            self._second_timer = self._loop.call_at(next_due, self._on_second, next_due)
+        self.journal.on_second()
+        self._minutes.on_second(monotonic())
 
-    # -- inside -----------------------------------------------------------------------------------------------------------
+    # -- its state ---------------------------------------------------------------------------------------------------------
 
-    def _on_request(self, envelope: Envelope, body: bytes, attachments: list[bytes]) -> None:
-        task = self._loop.create_task(self._registry.call(body, attachments))
-        self._requests.add(task)
-        task.add_done_callback(lambda done: self._on_request_done(envelope, done))
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every worker is up and has reported lately."""
+        return self.fleet.is_healthy
 
-    def _on_request_done(self, envelope: Envelope, task: asyncio.Task[bytes]) -> None:
-        self._requests.discard(task)
-        if task.cancelled():
-            self._hub.reply(envelope, rpc.failed(None, rpc.ERROR_CODES["refused"], "the engine is shutting down", "refused"))
-            return
-        error = task.exception()
-        if error is not None:
-            log.error("a command failed by a fault of ours", exc_info=error)
-            self._hub.reply(
-                envelope, rpc.failed(None, rpc.INTERNAL_ERROR, "a fault of the engine; its log says more", "internal")
-            )
-            return
-        self._hub.reply(envelope, task.result())
+    @property
+    def summary(self) -> str:
+        """One line about sessions and workers."""
+        counter = self.ledger.counter
+        active, pending = (sum(counter.count(phase, way) for way in Direction) for phase in (Phase.ACTIVE, Phase.PENDING))
+        serving = self.fleet.serving
+        ready = sum(worker.is_ready for worker in serving)
+        return f"{active} active and {pending} pending sessions, {ready} of {len(serving)} workers"
+
+    # -- what may change while it runs --------------------------------------------------------------------------------------
+
+    def reload(self, settings: Settings) -> list[str]:
+        """Use the sections that can change while the engine runs. Returns the keys that need a restart."""
+        live = live_sections()
+        kept = {name: getattr(self.settings, name) for name in Settings.__struct_fields__ if name not in live}
+        changed = [name for name, value in kept.items() if getattr(settings, name) != value]
+        self.settings = msgspec.structs.replace(settings, **kept)
+        self._announcer.logs_sessions = self.settings.log.level == "debug"
+        self._minutes.is_on = self.settings.log.summary
+        self.ledger.configure(self.settings)
+        self._end_denied()
+        self._vacancies.on_rules_changed()
+        self._announcer.publish(ENGINE_RELOADED, EngineReloaded(time_ns() // 1000, changed))
+        return changed
+
+    def _end_denied(self) -> None:
+        """Politely end the sessions, handshakes and dials in progress that the lists of addresses no longer admit."""
+        for view in list(self.ledger.views.values()):
+            # A dial by host name has no address before it is connected; it is checked then.
+            address = address_of(view.remote)
+            cause = None if address is None else self.ledger.admission.refuse_address(address)
+            if cause is not None:
+                reason = DisconnectReason.DISCONNECT_REQUESTED
+                self.fleet.tell(view.worker, control.DisconnectSession(view.session, reason, cause))
+
+    def restart_workers(self) -> None:
+        """Replace all workers one by one, as on SIGUSR2. Logs the reason if that cannot be done now."""
+        try:
+            self.succession.restart()
+        except CommandError as error:
+            log.warning("the workers are not replaced", cause=str(error))
+
+    def _settings_in_force(self) -> Settings:
+        return msgspec.structs.replace(self.settings, limits=self.ledger.counter.limits)
+
+    def _forget_worker(self, worker: WorkerId) -> None:
+        """No worker has this number any more, so nobody is to connect to its sockets."""
+        self._data.release(worker)
+        with suppress(OSError):
+            self.run_dir.socket(f"worker-{worker}").unlink(missing_ok=True)
+
+    def set_log_level(self, level: Level) -> Level:
+        """Write log lines of this level and above; returns the level before."""
+        before = self.settings.log.level
+        self.settings = msgspec.structs.replace(self.settings, log=msgspec.structs.replace(self.settings.log, level=level))
+        self._announcer.logs_sessions = level == "debug"
+        logs.configure(self.settings.log)
+        return before
 
     def _configure(self, worker: WorkerId) -> Configure:
         return Configure(
             worker=worker,
-            node=node_config(self.settings, self.identity, self._listen_port),
-            protocols=self.protocols.offered,
-            required=self.protocols.required,
-            chain=self.identity.chain,
-            head=self.head,
-            is_head_known=self._is_head_known,
-            session=session_config(self.settings),
-            outbox=outbox_config(self.settings, self._hub.traffic_endpoint),
-            responder=responder_config(self.settings, self.run_dir, worker),
+            run=self.run,
+            node=node_config(self.settings, self.node.identity, self.node.listen_port),
+            protocols=self.node.protocols.offered,
+            required=self.node.protocols.required,
+            chain=self.node.identity.chain,
+            head=self.node.head,
+            is_head_known=self.node.is_head_known,
+            settings=worker_settings(self.settings),
+            data_path=str(self.run_dir.socket(f"worker-{worker}")),
+            data_keys=self._data.keys,
         )
-
-    def _new_session(self) -> SessionId:
-        self._next_session += 1
-        return SessionId(self._next_session)
-
-    def _publish(self, topic: str, event: dict[str, Any]) -> None:
-        if self._hub.wants(topic):
-            self._hub.publish(topic, {"time_us": _now_us(), **event})
-
-    def _publish_opened(self, view: SessionView) -> None:
-        if self._hub.wants("session.opened"):
-            opened: dict[str, Any] = {
-                "time_us": _now_us(),
-                "session": view.session,
-                "peer": view.peer_hex,
-                "direction": view.direction,
-                "remote": view.remote,
-                "worker": view.worker,
-            }
-            self._hub.publish("session.opened", opened)
-
-
-def _now_us() -> int:
-    return time_ns() // 1000
 
 
 def listen(address: str) -> ListeningSocket | None:
-    """The listening socket of the `listen` setting, or none where it is empty. Raises `OSError`."""
-    return Listener.bind(*host_port(address)) if address else None
+    """The listening socket of the `listen` setting, or none if that is empty. Raises `OSError`."""
+    if not address:
+        return None
+    host, port = parse_host_port(address)
+    return Listener.bind(resolve(host), port)
+
+
+def watch_companion(settings: Settings, run_dir: RunDir) -> Companion | None:
+    """`rlpx-watch` beside the engine, or none if the setting `watch` is empty."""
+    if not settings.watch:
+        return None
+    arguments = ["--run-dir", str(run_dir.path.absolute())]
+    arguments += ["--control"] if settings.watch_control else []
+    for name in settings.watch_host_names:
+        arguments += ["--host-name", name]
+    return Companion("rlpx-watch", "rlpx.engine.watch.beside", arguments)
+
+
+def listen_companion(companion: Companion, address: str) -> None:
+    """Bind the socket of `rlpx-watch`, whose libraries must be there. Raises `ConfigError`."""
+    try:
+        require("watch")
+    except ConfigError as error:
+        raise ConfigError(f"watch: {error}", error.exit_code) from error
+    try:
+        host, port = parse_host_port(address)
+        companion.listen(resolve(host), port)
+    except OSError as error:
+        raise bind_error(f"watch: {address}", error) from error

@@ -1,4 +1,4 @@
-"""Every language spoken: RLPx, devp2p, eth, snap and our own inter-process schemas.
+"""The protocols that we speak: RLPx, devp2p, eth, snap, and those between our own processes.
 
-Pure: bytes, time and entropy in, events and bytes out. No I/O, no clock, no logging, no randomness.
+The package is pure: it takes bytes, time and entropy, and returns events and bytes. It has no I/O, clock, log or randomness.
 """

@@ -1,7 +1,7 @@
-"""The C code in `c/`, where it is compiled: what is done with every frame, handshake and message, in a fraction of the time.
+"""The module compiled from `c/`, if there is one: it does the work of every frame, handshake and message, only faster.
 
-Each function and class of it has a twin in Python, which runs where it is missing, and gives the same to the words of
-an error. `bin/compile` makes it.
+Each of its functions and classes has a twin in Python that is used if the module is missing. Both behave alike, down to the
+text of an error. `bin/compile` makes the module.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any, Final
 
 
 def load(name: str) -> tuple[Any, str]:
-    """The module, or `None` and why there is none."""
+    """Return the module and an empty text, or None and the reason why it is missing."""
     try:
         return import_module(name), ""
     except ImportError as error:
         return None, str(error)
 
 
-_LOADED: Final = load("protocol._native")
+_LOADED: Final = load("rlpx.protocol._native")
 NATIVE: Final[Any] = _LOADED[0]
-# In words, empty where there is one.
+# Why the compiled module is missing; empty if it is loaded.
 WHY_NOT_NATIVE: Final = _LOADED[1]

@@ -13,26 +13,31 @@ import itertools
 import random
 import sys
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import cramjam
 import msgspec
 import rlp
 
-from protocol import ecies, eth, snap
-from protocol.capabilities import SubProtocol
-from protocol.crypto import Entropy, Point, PrivateKey
-from protocol.errors import DisconnectReason
-from protocol.eth import Head, LocalChain, LocalRange
-from protocol.events import Authenticated, Closed, Established, Event, MessageReceived, Stage
-from protocol.forkid import Chain, Forks
-from protocol.frames import MAX_FRAME_BYTES, FrameCipher
-from protocol.handshake import Initiator, Responder
-from protocol.messages import MessageKind, MessageTable
-from protocol.p2p import Capability, Hello
-from protocol.send_queue import QUEUE_BYTES
-from protocol.session import LocalNode, Role, Session, Setup, Timeouts
+from rlpx.protocol.errors import DisconnectReason
+from rlpx.protocol.eth import eth, snap
+from rlpx.protocol.eth.forkid import Chain, Forks
+from rlpx.protocol.eth.kinds import MessageKind, MessageTable
+from rlpx.protocol.eth.status import Head, LocalChain, LocalRange
+from rlpx.protocol.lifecycle import Direction, Stage
+from rlpx.protocol.rlpx import ecies
+from rlpx.protocol.rlpx.bounds import MAX_FRAME_BYTES
+from rlpx.protocol.rlpx.capabilities import Capability, SubProtocol
+from rlpx.protocol.rlpx.crypto import Entropy, Point, PrivateKey
+from rlpx.protocol.rlpx.frames import FrameCipher
+from rlpx.protocol.rlpx.handshake import Initiator, Recipient
+from rlpx.protocol.rlpx.p2p import P2P_VERSION, Hello
+from rlpx.protocol.session.events import Authenticated, Closed, Established, Event, MessageReceived
+from rlpx.protocol.session.session import Session
+from rlpx.protocol.session.setup import LocalNode, Setup
+from rlpx.protocol.session.tallies import Tallies
+from rlpx.protocol.settings import QueueSettings, TimeoutSettings
 
 # What a test may hand to the RLP oracle: the `rlp` library, not ours.
 Rlp = bytes | int | Sequence["Rlp"]
@@ -43,6 +48,8 @@ PING: Final = 0x02
 PONG: Final = 0x03
 ETH: Final = 0x10
 EMPTY_LIST: Final = b"\xc0"
+# The base protocol's first version that deflates (EIP-706).
+SNAPPY_VERSION: Final = 5
 
 # Behind both forks of the chain.
 WALL_SECONDS: Final = 200
@@ -54,7 +61,16 @@ CHAIN: Final = LocalChain(DEV.network_id, GENESIS, Forks(DEV), HEAD)
 PROTOCOLS: Final = tuple(map(eth.sub_protocol, eth.VERSIONS)) + tuple(map(snap.sub_protocol, snap.VERSIONS))
 # What a raw peer offers where a test does not care.
 OFFER: Final = (Capability("eth", 69), Capability("snap", 1))
-EVERYBODY: Final[Mapping[str, bool]] = defaultdict(lambda: True)
+
+
+class Everybody(dict[str, bool]):
+    """Every message of a peer is read, and no tap."""
+
+    def __missing__(self, topic: str) -> bool:
+        return not topic.startswith("tap.")
+
+
+EVERYBODY: Final[Mapping[str, bool]] = Everybody()
 NOBODY: Final[Mapping[str, bool]] = defaultdict(lambda: False)
 
 # A size field in front of a handshake packet.
@@ -126,20 +142,23 @@ class Clock:
         self.now += seconds
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+class SessionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a session is made of. `hello` is what it says of itself where that is not the truth."""
 
     seed: int = 1
     protocols: tuple[SubProtocol, ...] = PROTOCOLS
     chain: LocalChain = CHAIN
-    timeouts: Timeouts = Timeouts()
+    timeouts: TimeoutSettings = TimeoutSettings()
     hello: Hello | None = None
     interest: Mapping[str, bool] = EVERYBODY
     refusal: DisconnectReason | None = None
     wall_seconds: int = WALL_SECONDS
     required: frozenset[str] = frozenset()
     range: LocalRange = msgspec.field(default_factory=LocalRange)
-    queue_bytes: int = QUEUE_BYTES
+    queues: QueueSettings = QueueSettings()
+    spent_seconds: float = 0.0
+    on_passed: Callable[[Direction, Stage, float], object] = lambda *_: None
+    tallies: Tallies = msgspec.field(default_factory=Tallies)
 
     @property
     def key(self) -> PrivateKey:
@@ -159,21 +178,24 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
             seeded(self.seed),
             self.range,
             self.required,
-            self.queue_bytes,
+            self.queues,
+            on_passed=self.on_passed,
+            tallies=self.tallies,
         )
         return Setup(
-            role=Role.RESPONDER if peer is None else Role.INITIATOR,
+            direction=Direction.INBOUND if peer is None else Direction.OUTBOUND,
             node=node,
             chain=self.chain,
             wall_seconds=self.wall_seconds,
             timeouts=self.timeouts,
             peer=peer,
             refusal=self.refusal,
+            spent_seconds=self.spent_seconds,
         )
 
 
-DIALER: Final = Recipe(seed=1)
-LISTENER: Final = Recipe(seed=2)
+DIALER: Final = SessionSpec(seed=1)
+LISTENER: Final = SessionSpec(seed=2)
 
 
 class Wire:
@@ -241,8 +263,8 @@ class Pair:
 
     def __init__(
         self,
-        dialer: Recipe = DIALER,
-        listener: Recipe = LISTENER,
+        dialer: SessionSpec = DIALER,
+        listener: SessionSpec = LISTENER,
         *,
         from_dialer: Wire | None = None,
         from_listener: Wire | None = None,
@@ -266,7 +288,7 @@ class Pair:
         """Go all the way: handshake, Hello, Status, and the verdict of both sides."""
         self.exchange()
         for end in self.ends:
-            end.keep(end.session.admit(now=self.clock.now))
+            end.keep(end.session.approve(now=self.clock.now))
         self.exchange()
 
     def passes(self, seconds: float) -> None:
@@ -277,7 +299,7 @@ class Pair:
         self.exchange()
 
     def _carry(self, source: End, target: End) -> bool:
-        data = source.session.outgoing()
+        data = source.session.data_to_send()
         for chunk in source.wire.carry(data):
             target.keep(target.session.receive(chunk, now=self.clock.now))
         return bool(data)
@@ -289,7 +311,9 @@ class RawPeer:
     Codes are the byte on the wire. What the session told is in `events`, what it sent is in `heard`, as code and payload.
     """
 
-    def __init__(self, recipe: Recipe = DIALER, *, is_dialer: bool = True, offer: tuple[Capability, ...] = OFFER) -> None:
+    def __init__(
+        self, recipe: SessionSpec = DIALER, *, is_dialer: bool = True, offer: tuple[Capability, ...] = OFFER
+    ) -> None:
         self.recipe = recipe
         self.clock = Clock()
         self.offer = offer
@@ -299,11 +323,12 @@ class RawPeer:
         self._entropy = seeded(_RAW_PEER_SEED)
         self._initiator = Initiator(self.key, recipe.key.id, self._entropy) if is_dialer else None
         self._cipher: FrameCipher | None = None
+        self._has_snappy = True
         self.session = Session(recipe.setup(None if is_dialer else self.key.id), now=self.clock.now)
 
     @classmethod
     def at(
-        cls, stage: Stage, recipe: Recipe = DIALER, *, is_dialer: bool = True, offer: tuple[Capability, ...] = OFFER
+        cls, stage: Stage, recipe: SessionSpec = DIALER, *, is_dialer: bool = True, offer: tuple[Capability, ...] = OFFER
     ) -> RawPeer:
         """A peer that has behaved well until the session came to `stage`."""
         peer = cls(recipe, is_dialer=is_dialer, offer=offer)
@@ -334,15 +359,15 @@ class RawPeer:
         """Its packet of the handshake: the auth, or the ack to the session's auth."""
         if self._initiator is not None:
             return self._initiator.auth
-        responder = Responder(self.session.outgoing(), self.key, self._entropy)
-        self._use(FrameCipher(responder.secrets))
-        return responder.ack
+        recipient = Recipient(self.session.data_to_send(), self.key, self._entropy)
+        self._use(FrameCipher(recipient.secrets))
+        return recipient.ack
 
     def authenticates(self) -> list[Event]:
         """Do the handshake."""
         events = self.gives(self.opening())
         if self._initiator is not None:
-            answer = self.session.outgoing()
+            answer = self.session.data_to_send()
             end = _SIZE_BYTES + int.from_bytes(answer[:_SIZE_BYTES], "big")
             self._use(FrameCipher(self._initiator.open_ack(answer[:end])))
             self.opens(answer[end:])
@@ -365,6 +390,7 @@ class RawPeer:
         if offer is None:
             offer = [[item.name.encode(), item.version] for item in self.offer]
         node_id = self.key.id if node_id is None else node_id
+        self._has_snappy = version >= SNAPPY_VERSION
         payload = encoded([version, b"raw/1.0", offer, 30303, node_id])
         return self.says(HELLO, payload, is_snappy=False)
 
@@ -379,7 +405,7 @@ class RawPeer:
 
     def is_admitted(self) -> list[Event]:
         """The session gets its verdict: yes."""
-        return self._keep(self.session.admit(now=self.clock.now))
+        return self._keep(self.session.approve(now=self.clock.now))
 
     def waits(self, seconds: float) -> list[Event]:
         """Say nothing for a while; the session ticks once at the end of it."""
@@ -394,7 +420,7 @@ class RawPeer:
 
     def hears(self) -> list[tuple[int, bytes]]:
         """What the session has sent since it was last asked."""
-        return self.opens(self.session.outgoing())
+        return self.opens(self.session.data_to_send())
 
     @property
     def closed(self) -> Closed:
@@ -403,14 +429,16 @@ class RawPeer:
 
     @property
     def goodbye(self) -> int | None:
-        """The reason in the Disconnect that the session sent, compressed if and only if it said Hello before."""
+        """The reason in the Disconnect that the session sent, compressed if and only if both sides have Snappy by then."""
         self.hears()
         at = [index for index, (code, _) in enumerate(self.heard) if code == DISCONNECT]
         if not at:
             return None
         assert at == [len(self.heard) - 1], "a goodbye is the last word"
         payload = self.heard[-1][1]
-        if any(code == HELLO for code, _ in self.heard):
+        # A peer whose Hello has an older version reads no Snappy, and is told so that it understands.
+        is_plain = self.session.hello is not None and self.session.hello.version < P2P_VERSION
+        if self._has_snappy and not is_plain and any(code == HELLO for code, _ in self.heard):
             payload = inflated(payload)
         [reason] = rlp.decode(payload)
         return int.from_bytes(reason, "big")
@@ -457,7 +485,7 @@ def held_bytes(session: Session) -> int:
         if id(item) in seen or isinstance(item, (type, *shared)):
             continue
         seen.add(id(item))
-        if isinstance(item, containers) or type(item).__module__.startswith("protocol."):
+        if isinstance(item, containers) or type(item).__module__.startswith("rlpx.protocol."):
             waiting += gc.get_referents(item)
             total += sys.getsizeof(item)
         elif isinstance(item, (bytes, bytearray, memoryview, str)):

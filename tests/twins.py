@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from protocol.native import NATIVE
+from rlpx.protocol.native import NATIVE
 
 WAYS = ["python", "compiled"]
 

@@ -1,114 +1,174 @@
-"""The process: it adopts handed-over sockets, dials, drives the sessions, reports lifecycle, and publishes traffic."""
+"""The process: its life, its turn of the loop, and the part that takes each thing that connections report.
+
+It wires the parts together and knows as little as possible of what they do: `intake.py` and `dials.py` bring sockets,
+`connections.py` keeps them, `lifecycle.py` reports their lives, `serving.py` answers peers' requests, `commands.py` and
+`sending.py` carry out what the engine asks for.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 import os
 import resource
 import socket
-from collections import deque
+import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from time import monotonic, time, time_ns
+from time import monotonic, process_time, time_ns
 from typing import Any, Final
 
-import msgspec
-import zmq
-
-from protocol import control, crypto, rlp
-from protocol.capabilities import SubProtocol
-from protocol.control import CallId, Configure, Handoff, Handoffs, SessionId, Traffic
-from protocol.errors import DisconnectReason, PeerError, RlpError, Severity, UsageError
-from protocol.eth import LocalChain, LocalRange, Status
-from protocol.eth import Role as MessageRole
-from protocol.events import (
+from rlpx.protocol.bus import control
+from rlpx.protocol.bus.batches import Publisher
+from rlpx.protocol.bus.clockwork import Clockwork
+from rlpx.protocol.bus.data_heads import Use
+from rlpx.protocol.bus.descriptors import Descriptors
+from rlpx.protocol.bus.records import Configure
+from rlpx.protocol.errors import DisconnectReason
+from rlpx.protocol.lifecycle import EndedBy
+from rlpx.protocol.session.events import (
+    Alive,
     Answered,
     Authenticated,
     Closed,
-    Conduct,
-    EndedBy,
     Established,
     Event,
     MessageReceived,
+    MessageSent,
     Misconduct,
     RequestFailed,
-    Stage,
 )
-from protocol.forkid import Forks
-from protocol.messages import MessageKind
-from protocol.outgoing import Multicast
-from protocol.p2p import Hello
-from protocol.requests import RequestId
-from protocol.send_queue import KERNEL_BYTES
-from protocol.session import LocalNode, Role, Session, Setup, Timeouts
-from workers.connection import Connection
-from workers.outbox import Outbox
-from workers.responder import OFFERED_MAX_BYTES, Responders
-from workers.wheel import BUCKET_SECONDS, Wheel
+from rlpx.workers.budget import Budget, largest
+from rlpx.workers.calls import Calls, Outlets
+from rlpx.workers.commands import SessionCommands
+from rlpx.workers.connection import MAX_READ_BYTES, Connection, Host
+from rlpx.workers.connections import Connections
+from rlpx.workers.counters import Counters
+from rlpx.workers.data_endpoint import DataEndpoint, Part, Place
+from rlpx.workers.dials import Dials
+from rlpx.workers.engine_calls import EngineCalls
+from rlpx.workers.feeds import Clock, Feeds
+from rlpx.workers.intake import Intake
+from rlpx.workers.lifecycle import Lifecycle
+from rlpx.workers.messages import Messages
+from rlpx.workers.proc import ProcessMemory, open_descriptors
+from rlpx.workers.publication import Publication
+from rlpx.workers.publisher import WRITE_AHEAD_BYTES, Outbox
+from rlpx.workers.reporter import Reporter
+from rlpx.workers.sending import Broadcasts, Callers, Sender
+from rlpx.workers.serving import Serving
+from rlpx.workers.setups import Setups
+from rlpx.workers.turns import LagProbe, ReadQueue
+from rlpx.workers.wheel import BUCKET_SECONDS, Wheel
 
-# Sockets adopted in one turn of the loop, so that a burst of accepts does not starve the sessions.
-HANDOFF_BUDGET: Final = 32
-# Reports that leave in one write, as each write wakes the engine process. At so many they do not wait for the end of the
-# turn, so that the engine judges while this worker goes on.
-REPORTS_AT_ONCE: Final = 16
 PULSE_SECONDS: Final = 1.0
-# Answers to one peer that it has not read: at this many its next requests wait (reth's number).
-MOST_QUEUED_RESPONSES: Final = 4
-# Of one broadcast, what is sealed in one turn of the loop: some ten milliseconds' work.
-BROADCAST_SLICE_BYTES: Final = 2 * 1024 * 1024
-# Whatever the length of a message, its frame and its write take as long as so many bytes more.
-BROADCAST_PEER_BYTES: Final = 4 * 1024
-# At the end: how long goodbyes of a drained worker may take in all. Each has its own deadline besides.
+# The longest time for all goodbyes of a drained worker together. Each also has its own deadline.
 DRAIN_GRACE_SECONDS: Final = 0.5
-PAGE_BYTES: Final = resource.getpagesize()
+# A turn this late means that the process or its machine was stopped. Everything that came meanwhile is read before any
+# deadline counts. As packets may have been lost, the kernels have time to send them again: with TCP's doubling, about a
+# quarter of 8 s.
+STOPPED_SECONDS: Final = 1.0
+AFTER_STOP_SECONDS: Final = 2.0
 
 
-class Worker:
+class Worker(Host):
     """All state of one worker process. `stopped` is set when there is nothing left to do."""
 
-    def __init__(self, handoffs: socket.socket, configure: Configure, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        handoffs: socket.socket,
+        configure: Configure,
+        loop: asyncio.AbstractEventLoop,
+        listening: Sequence[socket.socket] = (),
+    ) -> None:
+        settings = configure.settings
         self._loop = loop
-        self._handoffs = handoffs
-        self._config = configure.session
-        self.goodbye_seconds = configure.session.goodbye_seconds
-        self.write_seconds = configure.session.write_seconds
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._outbox = Outbox(configure.worker, configure.outbox, self._context, loop.call_later)
-        self._range = LocalRange(configure.head if configure.is_head_known else None)
-        # A replacement takes over the endpoint of the one that was lost.
-        self._responders = Responders(configure.responder.endpoint, configure.responder.seconds, self._context, self)
-        self._is_looking = False
-        self._most_open = configure.responder.most_open
-        self._said = configure.node
-        self._node = _local_node(configure, self._outbox, self._range)
-        self._offer(configure.protocols, configure.required)
-        chain = configure.chain
-        self._chain = LocalChain(chain.network_id, chain.genesis, Forks(chain), configure.head, chain.proof_of_stake)
-        self._inbound = Timeouts(
-            handshake=self._config.handshake_seconds,
-            pending=self._config.pending_inbound_seconds,
-            ping_interval=self._config.ping_interval_seconds,
-            ping=self._config.ping_seconds,
-        )
-        self._wheel = Wheel(now=monotonic())
-        self._connections: dict[SessionId, Connection] = {}
-        self._goodbyes: dict[Connection, None] = {}
-        self._dials: dict[SessionId, asyncio.Task[None]] = {}
-        # Who waits for the answers of peers.
-        self._askers: dict[tuple[SessionId, RequestId], CallId] = {}
-        self._asked: dict[CallId, tuple[SessionId, RequestId]] = {}
-        # Under way, and those behind it.
-        self._broadcasts: deque[control.Broadcast] = deque()
-        # Tasks that the loop alone would forget.
-        self._tasks: set[asyncio.Task[None]] = set()
         self._engine: asyncio.Transport | None = None
-        # Reports of this turn of the loop, encoded.
-        self._reports: list[bytes] = []
-        self._loop_lag_seconds = 0.0
-        # Kept open: where the table of descriptors is full, it could not be opened.
-        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self._reporter = Reporter(loop.call_soon)
+        self._outbox = Outbox(
+            Publisher(configure.run, configure.worker), settings.events, loop.call_later, self._reporter.flush
+        )
+        self._started_us = time_ns() // 1000
+        self._counters = Counters()
+        self._memory = ProcessMemory()
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._descriptors = Descriptors(limit, self._memory.fileno(), os.dup, os.close)
+
+        # The attributes of `Host`, which connections use.
+        self.timeouts = settings.timeouts
+        self.buffer = memoryview(bytearray(MAX_READ_BYTES))
+        self.budget = Budget(settings.queues.worker_progress_bytes)
+        self._read_queue = ReadQueue(loop.call_soon)
+        self._wheel = Wheel(now=monotonic())
+
+        self._feeds = Feeds(
+            Publisher(configure.run, configure.worker),
+            (settings.events, settings.feeds),
+            self.budget,
+            Clock(loop.call_soon, loop.call_later),
+            self._outbox.interest,
+        )
+        self.audience = self._feeds.widest
+        self._messages = Messages(self._outbox, self._feeds)
+        publication = Publication(self._outbox, self._feeds)
+        self._setups = Setups(configure, self.audience, self._counters)
+        self._connections = Connections(self, self._wheel, self._setups, configure, self._counters)
+        known = self._connections.by_id
+        self._feeds.begin(known)
+        self._intake = Intake(handoffs, loop, self._connections, self._descriptors, self._reporter)
+        self._dials = Dials(loop, settings.timeouts.connect_s, self._connections, self._descriptors, self._reporter)
+        self._lifecycle = Lifecycle(settings.conduct, self._connections, self._dials, self._reporter, publication)
+        self._serving = Serving(configure, known, loop.call_soon, self._counters.requests_in)
+        sender = Sender(known, self.budget, self._setups)
+        callers = Callers(sender, self._counters.requests_out)
+        broadcasts = Broadcasts(known, sender, loop)
+        commands = SessionCommands(self._connections, self._intake, self._dials, self._reporter, self._outbox)
+        engine_calls = EngineCalls(sender, callers, broadcasts, self._reporter)
+        outlets = Outlets(sender, callers, broadcasts, commands)
+        self._calls = Calls(configure.worker, outlets, self._connections, settings.queues, loop)
+        clockwork = Clockwork(loop, monotonic, self._descriptors.has_room)
+        parts: dict[Use, Part] = {
+            Use.RESPONDER: self._serving.responders,
+            Use.FEED: self._feeds,
+            Use.CALL: self._calls,
+        }
+        self._data = DataEndpoint(settings.responders, clockwork, parts, self._on_program_refused)
+        self._place = Place(configure.data_path, tuple(listening), configure.data_keys)
+        self._handlers: dict[type, Callable[[Connection, Any], list[Event] | None]] = {
+            Answered: callers.on_answered,
+            RequestFailed: callers.on_request_failed,
+            Misconduct: self._lifecycle.on_misconduct,
+            Authenticated: self._lifecycle.on_authenticated,
+            Alive: self._lifecycle.on_alive,
+            Established: self._lifecycle.on_established,
+            Closed: self._lifecycle.on_closed,
+        }
+        self._commands: dict[type, Callable[[Any], None]] = {
+            control.Begin: self._begin,
+            control.SetInterest: self._set_interest,
+            control.SetUsers: self._data.set_users,
+            control.TakeSnapshot: commands.take_snapshot,
+            control.Verdict: commands.take_verdict,
+            control.Dial: self._dials.dial,
+            control.DisconnectSession: commands.disconnect,
+            control.MakeRoom: commands.make_room,
+            control.Probe: commands.probe,
+            control.SendMessage: engine_calls.send,
+            control.Broadcast: engine_calls.broadcast,
+            control.RequestPeer: engine_calls.request,
+            control.Forget: engine_calls.forget,
+            control.GetStats: commands.report_stats,
+            control.SendPulse: self._send_pulse,
+            control.SetHead: self._set_head,
+            control.SetProtocols: self._set_protocols,
+            control.Drain: self._drain,
+        }
+
+        self._lag_probe = LagProbe(self._counters.loop_lag.observe)
+        self._late_seconds = 0.0
+        # The longest waits in the last whole second.
+        self._lag_seconds = self._deferred_seconds = 0.0
+        # The time before which no deadline counts, because this process was stopped.
+        self._judges_from = 0.0
         self._turn_timer: asyncio.TimerHandle | None = None
         self.turn_due = math.inf
         self._pulse_due = 0.0
@@ -119,607 +179,259 @@ class Worker:
     # -- life -------------------------------------------------------------------------------------------------------------
 
     def start(self, engine: asyncio.Transport) -> None:
-        """Begin to take handoffs; `engine` is the stream that reports go up."""
+        """Begin to take handoffs; `engine` is the stream that carries reports and batches."""
         self._engine = engine
-        self._loop.add_reader(self._outbox.fileno(), self._outbox.read_subscriptions)
-        self._loop.add_reader(self._responders.fileno(), self._read_responders)
-        self._loop.add_reader(self._handoffs.fileno(), self._on_handoffs)
-        self._outbox.read_subscriptions()
-        self._read_responders()
+        # With this mark the transport calls back once it has room again (see `on_engine_room`).
+        engine.set_write_buffer_limits(high=WRITE_AHEAD_BYTES - 1)
+        self._reporter.start(engine)
+        self._data.start(self._place)
+        self._loop.add_reader(self._intake.fileno(), self._on_handoffs)
+        self._loop.add_reader(self._lag_probe.fileno(), self._lag_probe.on_readable)
         now = monotonic()
         self._pulse_due = now + PULSE_SECONDS
         self._await_turn(now)
-        self.report(control.Ready(os.getpid()))
+
+    def command(self, command: control.Command) -> None:
+        """Carry out one command of the engine."""
+        self._commands[type(command)](command)
+
+    def on_engine_room(self) -> None:
+        """The engine has read: batches that wait may follow."""
+        self._outbox.write()
 
     def engine_lost(self) -> None:
-        """The engine is gone: nobody can judge, count or command any more. End at once; the kernel closes the sockets."""
+        """The engine is gone, and no one is left to decide, count or command. End at once."""
         self.stopped.set()
 
-    def close(self) -> None:
-        """Let go of everything; the last reports and traffic events leave."""
-        self._send_reports()
-        # What is read until the connections are gone finds no turn due.
-        self.turn_due = math.inf
-        self._loop.remove_reader(self._handoffs.fileno())
-        self._loop.remove_reader(self._outbox.fileno())
-        self._loop.remove_reader(self._responders.fileno())
-        self._responders.close()
-        self._outbox.close()
-        self._context.term()
-        os.close(self._statm)
-        if self._turn_timer is not None:
-            self._turn_timer.cancel()
+    def on_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback has raised, because of a fault of ours.
 
-    def on_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A fault of ours in a callback. In a connection's it costs that connection, which the transport has closed by
-        now; anywhere else the state of the worker is unknown, so that it ends and is replaced.
+        In a connection's callback that costs the connection, which its transport has closed by now. Anywhere else the
+        state of the worker is unknown, so it ends and is replaced.
         """
-        self.report(control.LogLine("error", f"{context['message']}: {context.get('exception')!r}"))
-        loop.default_exception_handler(context)
         if "protocol" not in context:
             self.has_failed = True
             self.stopped.set()
+        exception = context.get("exception")
+        trace = "".join(traceback.format_exception(exception)) if isinstance(exception, BaseException) else ""
+        self._reporter.report(control.LogLine("error", context["message"], trace))
 
-    def report(self, report: control.Report) -> None:
-        """Tell the engine, with all else of this turn of the loop.
+    @property
+    def programs_gone(self) -> asyncio.Event:
+        """Set after `close` once all programs have read what waited for them, or had a second for it."""
+        return self._data.programs_gone
 
-        Lifecycle is bounded by the engine's own ledger, so nothing is ever dropped here.
-        """
-        if not self._reports:
-            self._loop.call_soon(self._send_reports)
-        self._reports.append(control.encode(report))
-        if len(self._reports) >= REPORTS_AT_ONCE:
-            self._send_reports()
+    def close(self) -> None:
+        """Close everything, and send the last reports and events, and what was counted."""
+        self._report_pulse()
+        self._reporter.flush()
+        # No turn is due while the connections are read for the last time.
+        self.turn_due = math.inf
+        self._loop.remove_reader(self._intake.fileno())
+        self._loop.remove_reader(self._lag_probe.fileno())
+        self._lag_probe.close()
+        self._feeds.close()
+        self._data.close()
+        self._connections.close()
+        self._outbox.close()
+        self._memory.close()
+        if self._turn_timer is not None:
+            self._turn_timer.cancel()
 
-    def _send_reports(self) -> None:
-        if self._reports and self._engine is not None and not self._engine.is_closing():
-            self._engine.writelines(self._reports)
-        self._reports.clear()
-
-    def command(self, command: control.Command) -> None:
-        """Carry out one command."""
-        self._COMMANDS[type(command)](self, command)
-
-    # -- handoffs and dials -----------------------------------------------------------------------------------------------
+    def _on_program_refused(self, remote: str, cause: str, times: int) -> None:
+        text = f"{times} programs were turned away, the last one from {remote}: {cause}"
+        self._reporter.report(control.LogLine("warning", text))
 
     def _on_handoffs(self) -> None:
-        taken = 0
-        while taken < HANDOFF_BUDGET:
-            try:
-                data, fds, _, _ = socket.recv_fds(self._handoffs, control.RECORD_MAX_BYTES, control.HANDOFFS_AT_ONCE)
-            except BlockingIOError:
-                return
-            if not data:
-                self.engine_lost()
-                return
-            record = control.decode_record(data)
-            handoffs = record.sockets if isinstance(record, Handoffs) else ()
-            taken += len(handoffs)
-            for handoff, descriptor in zip(handoffs, fds, strict=False):
-                task = self._loop.create_task(self._adopt(handoff, socket.socket(fileno=descriptor)))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            for handoff in handoffs[len(fds) :]:
-                # The table of descriptors was full: the kernel has closed the sockets, their places must not leak.
-                self.report(control.HandoffLost(handoff.session, "the worker is out of file descriptors"))
+        if not self._intake.take():
+            self.engine_lost()
 
-    async def _adopt(self, handoff: Handoff, sock: socket.socket) -> None:
-        setup = Setup(Role.RESPONDER, self._node, self._chain, int(time()), self._inbound, refusal=handoff.refusal)
-        connection = self._connection(handoff.session, setup)
-        try:
-            await self._loop.connect_accepted_socket(lambda: connection, sock)
-        except OSError as error:
-            sock.close()
-            self._discard(connection)
-            self.report(control.HandoffLost(handoff.session, f"the socket could not be adopted: {error}"))
+    # -- what connections say (Host) ----------------------------------------------------------------------------------------
 
-    def _dial(self, command: control.Dial) -> None:
-        task = self._loop.create_task(self._connect(command))
-        self._dials[command.session] = task
-        task.add_done_callback(lambda done: self._on_dialled(command.session, done))
-
-    def _on_dialled(self, session: SessionId, task: asyncio.Task[None]) -> None:
-        del self._dials[session]
-        if task.cancelled():
-            # Told here, not in the coroutine: one that is cancelled before its first step never runs.
-            self._dial_failed(session, "the dial was called off", by=EndedBy.US)
-        self._heed_drained()
-
-    async def _connect(self, command: control.Dial) -> None:
-        started = monotonic()
-        family = socket.AF_INET6 if ":" in command.host else socket.AF_INET
-        sock: socket.socket | None = None
-        try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
-            async with asyncio.timeout(self._config.connect_seconds):
-                await self._loop.sock_connect(sock, (command.host, command.port))
-            connection = self._initiator(command, monotonic() - started)
-            await self._loop.create_connection(lambda: connection, sock=sock)
-        except TimeoutError:
-            words = f"no TCP connection within {self._config.connect_seconds:g} s"
-            self._dial_failed(command.session, words, severity=Severity.MEDIUM)
-        except PeerError as error:
-            self._dial_failed(command.session, f"the enode has no valid key: {error}")
-        except OSError as error:
-            words = os.strerror(error.errno) if error.errno else str(error)
-            severity = Severity.HIGH if error.errno == errno.ECONNREFUSED else Severity.MEDIUM
-            self._dial_failed(command.session, f"no TCP connection: {words}", severity=severity)
-        else:
-            sock = None  # the transport's now
-            self.report(control.SessionConnected(command.session, connection.local, connection.remote))
-        finally:
-            if sock is not None:
-                sock.close()
-
-    def _initiator(self, command: control.Dial, spent_seconds: float) -> Connection:
-        """The dialling side's session. The total of a dial includes the TCP connect: what that took is off the rest."""
-        left = self._config.pending_outbound_seconds - spent_seconds
-        timeouts = Timeouts(
-            handshake=min(self._inbound.handshake, left),
-            pending=left,
-            ping_interval=self._inbound.ping_interval,
-            ping=self._inbound.ping,
-        )
-        setup = Setup(Role.INITIATOR, self._node, self._chain, int(time()), timeouts, peer=command.peer)
-        return self._connection(command.session, setup)
-
-    def _dial_failed(
-        self, session: SessionId, cause: str, by: EndedBy = EndedBy.NETWORK, severity: Severity = Severity.LOW
-    ) -> None:
-        connection = self._connections.get(session)
-        if connection is not None and connection.is_made:
-            connection.drive(connection.session.connection_lost(cause, by=by))
-            connection.abort()
-            return
-        if connection is not None:
-            self._discard(connection)
-        self.report(control.SessionClosed(session, by, None, cause, Stage.CONNECT, Traffic(), severity))
-
-    def _discard(self, connection: Connection) -> None:
-        """Forget a connection that never came to be: nothing of it is told, and its deadline is nobody's."""
-        self._connections.pop(connection.id, None)
-        connection.session.connection_lost("never connected")
-        connection.deadline = math.inf
-
-    def _connection(self, session_id: SessionId, setup: Setup) -> Connection:
-        connection = Connection(session_id, Session(setup, now=monotonic()), self)
-        self._connections[session_id] = connection
-        self._wheel.enter(connection)
-        return connection
-
-    # -- what sessions tell -----------------------------------------------------------------------------------------------
+    def on_made(self, connection: Connection) -> None:
+        """A socket is up: its session is opened."""
+        self._lifecycle.on_made(connection)
 
     def on_events(self, connection: Connection, events: list[Event]) -> None:
-        """Pass on what a session told."""
-        stamp = ""
+        """Pass on the events of a session, each by its type."""
+        start = ""
         for index, event in enumerate(events):
             end: list[Event] | None
             if type(event) is MessageReceived:
-                stamp = stamp or _stamp(connection)
-                self._publish(event, stamp)
+                start = self._messages.publish(connection, event, start)
                 if event.kind.answer is None:
                     continue
-                end = self._on_request(connection, event)
+                end = self._serving.on_request(connection, event)
             else:
-                end = self._LIFECYCLE[type(event)](self, connection, event)
+                end = self._handlers[type(event)](connection, event)
             if end:
-                # What one of them was made us end the session: of those behind it, answers still have their askers.
+                # This event made us close the session. Of the events after it only answers matter: their callers wait.
                 answers = [later for later in events[index + 1 :] if isinstance(later, Answered | RequestFailed)]
                 self.on_events(connection, [*answers, *end])
                 return
 
-    def _publish(self, message: MessageReceived, stamp: str) -> None:
-        """Pass a message on to whoever reads its topic."""
-        kind = message.kind
-        if self._outbox.interest[kind.topic]:
-            payload, request_id = message.payload, message.request_id
-            end = "}" if request_id is None else f',"request_id":{request_id}}}'
-            event = f'{stamp}{len(payload)},"wire_size":{message.wire_bytes},"version":{kind.capability.version}{end}'
-            self._outbox.add(kind.topic, event, payload)
+    def on_announcements(self, connection: Connection, events: list[Event]) -> None:
+        """Publish announcements: nothing else is to be done with them."""
+        self._messages.publish_announcements(connection, events)
 
-    def _on_request(self, connection: Connection, request: MessageReceived) -> list[Event]:
-        """Have it answered; gives the end where it was malformed."""
-        if len(request.payload) > OFFERED_MAX_BYTES:
-            # No responder gets it, and it is too large to wait for anything.
-            return self._answer_with_nothing(connection, request)
-        if not self._has_room(connection):
-            connection.park(request)
-            return []
-        return self._serve(connection, request)
-
-    def _tap(self, connection: Connection, kind: MessageKind, payload: bytes) -> None:
-        """Publish a message of ours to whoever asked for those."""
-        if self._outbox.interest[kind.tap]:
-            end = "}"
-            if kind.role is not MessageRole.ANNOUNCEMENT:
-                with suppress(RlpError):  # sent raw, and not what it should be
-                    end = f',"request_id":{rlp.first_uint(payload)}}}'
-            event = f'{_stamp(connection)}{len(payload)},"version":{kind.capability.version}{end}'
-            self._outbox.add(kind.tap, event, payload)
-
-    def _has_room(self, connection: Connection) -> bool:
-        """Whether one more request of a peer may be served: few of them wait for answers, few answers for the peer."""
-        session = connection.session
-        return (
-            connection.waiting_requests < self._most_open
-            and session.queued_responses < MOST_QUEUED_RESPONSES
-            and session.queued_bytes <= self._config.queue_bytes
-        )
-
-    def _serve(self, connection: Connection, request: MessageReceived) -> list[Event]:
-        """Give a request to a responder, or answer it with nothing; gives the end where it is malformed."""
-        if not self._responders.ask(connection.id, connection.peer_hex, request, now=monotonic()):
-            return self._answer_with_nothing(connection, request)
-        connection.waiting_requests += 1
-        self._look_for_answers()
-        return []
-
-    def _look_for_answers(self) -> None:
-        """ZeroMQ tells of an answer on an edge, which sending swallows: look with the next turn of the loop."""
-        if not self._is_looking:
-            self._is_looking = True
-            self._loop.call_soon(self._read_responders)
-
-    def _read_responders(self) -> None:
-        self._is_looking = False
-        if self._responders.read():
-            self._look_for_answers()
-
-    def _answer_with_nothing(self, connection: Connection, request: MessageReceived) -> list[Event]:
-        """The valid empty answer of the request's version and id; gives the end where the request is malformed."""
-        try:
-            payload = request.kind.empty_answer(request.request_id or 0, request.payload)
-        except RlpError as error:
-            cause = f"a malformed {request.kind.name}: {error}"
-            return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause, severity=Severity.MEDIUM)
-        self._answer(connection, request, payload)
-        return []
-
-    def _answer(self, connection: Connection, request: MessageReceived, payload: bytes) -> None:
-        kind = connection.session.answer(request, payload)
-        if kind is not None:
-            self._tap(connection, kind, payload)
-
-    def on_answer(self, session: SessionId, request: MessageReceived, payload: bytes) -> None:
-        """A responder's answer goes to the peer that asked."""
-        connection = self._connections.get(session)
-        if connection is not None:
-            self._answer(connection, request, payload)
-            self._on_served(connection, [])
-
-    def on_no_answer(self, session: SessionId, request: MessageReceived) -> None:
-        """No responder answers: the peer gets what a node sends that has nothing."""
-        connection = self._connections.get(session)
-        if connection is not None:
-            self._on_served(connection, self._answer_with_nothing(connection, request))
-
-    def _on_served(self, connection: Connection, events: list[Event]) -> None:
-        """One request less waits: those that are parked have their turn."""
-        connection.waiting_requests -= 1
-        connection.drive(events)
-        self._serve_parked(connection)
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call back with the next turn of the loop."""
-        self._loop.call_soon(callback)
+    def on_sent(self, connection: Connection, sent: list[MessageSent]) -> None:
+        """Publish our own messages to those who subscribed to them."""
+        self._messages.publish_sent(connection, sent)
 
     def on_room(self, connection: Connection) -> None:
-        """Responses have left: parked requests have their turn, with the next one of the loop."""
-        self._loop.call_soon(self._serve_parked, connection)
+        """Answers have left: parked requests may have their turn."""
+        self._serving.on_room(connection)
 
-    def _serve_parked(self, connection: Connection) -> None:
-        connection.is_served_soon = False
-        events: list[Event] = []
-        while connection.parked and not connection.session.is_closed and self._has_room(connection):
-            events += self._serve(connection, connection.unpark())
-        if events or connection.session.has_outgoing:
-            connection.drive(events)
+    def defer(self, connection: Connection) -> None:
+        """A connection has used its time: it is read again when its turn comes."""
+        self._read_queue.defer(connection)
 
-    def _on_authenticated(self, connection: Connection, event: Authenticated) -> None:
-        connection.peer_hex = event.peer.hex()
-        self.report(control.SessionAuthenticated(connection.id, event.peer))
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next loop iteration."""
+        self._loop.call_soon(callback)
 
-    def _on_established(self, connection: Connection, event: Established) -> None:
-        hello = event.hello
-        self.report(
-            control.SessionEstablished(
-                session=connection.id,
-                client=hello.client,
-                capabilities=tuple(map(str, hello.capabilities)),
-                shared=tuple(str(item.capability) for item in event.shared),
-                listen_port=hello.listen_port,
-                local=connection.local,
-                chain=_remote_chain(event.status),
-                traffic=connection.traffic(),
-            )
-        )
-
-    def _on_closed(self, connection: Connection, event: Closed) -> None:
-        self._connections.pop(connection.id, None)
-        self.report(
-            control.SessionClosed(
-                session=connection.id,
-                ended_by=event.ended_by,
-                reason=event.reason,
-                cause=event.cause,
-                stage=event.stage,
-                traffic=connection.traffic(),
-                severity=event.severity,
-            )
-        )
-
-    def _on_answered(self, connection: Connection, event: Answered) -> None:
-        self.report(control.Answer(self._asker(connection, event.request), event.kind.name, event.payload))
-
-    def _on_request_failed(self, connection: Connection, event: RequestFailed) -> None:
-        self.report(control.Reply(self._asker(connection, event.request), event.name, event.words))
-
-    def _asker(self, connection: Connection, request: RequestId) -> CallId:
-        """Who waits for this answer; from now on nobody does."""
-        call = self._askers.pop((connection.id, request))
-        del self._asked[call]
-        return call
-
-    def _on_misconduct(self, connection: Connection, event: Misconduct) -> list[Event]:
-        connection.misconduct += 1
-        count = connection.misconduct
-        self.report(control.SessionMisconduct(connection.id, event.conduct, event.words, count))
-        is_breach = event.conduct is Conduct.BREACH and self._config.ends_on_breach
-        if is_breach or count >= self._config.max_bad_messages:
-            cause = event.words if is_breach else f"{count} bad messages, the last: {event.words}"
-            return connection.session.disconnect(DisconnectReason.PROTOCOL_BREACH, cause, severity=Severity.MEDIUM)
-        return []
-
-    _LIFECYCLE: Final[dict[type, Callable[[Worker, Connection, Any], list[Event] | None]]] = {
-        Answered: _on_answered,
-        RequestFailed: _on_request_failed,
-        Misconduct: _on_misconduct,
-        Authenticated: _on_authenticated,
-        Established: _on_established,
-        Closed: _on_closed,
-    }
+    def relieve(self) -> None:
+        """While more is in progress than the budget allows, disconnect the peer that holds the most."""
+        budget = self.budget
+        while budget.is_over:
+            connection = largest(self._connections.by_id.values())
+            if self._feeds.relieve(budget, connection.booked_bytes if connection is not None else 0):
+                continue
+            if connection is None:
+                return
+            held = connection.booked_bytes
+            cause = f"{held} bytes in progress, the most of all when a worker's {budget.limit_bytes} were used"
+            connection.drive(connection.session.disconnect(DisconnectReason.TOO_MANY_PEERS, cause))
+            if connection.is_write_paused:
+                # The peer reads nothing, not even a goodbye: free what was written to it now.
+                connection.abort()
 
     def on_deadline_moved(self, connection: Connection) -> None:
-        """Heed a deadline that may be nearer."""
+        """A deadline may be nearer than before."""
         self._wheel.enter(connection)
 
     def on_goodbye(self, connection: Connection) -> None:
-        """Keep the socket of an ended session for its goodbye; beyond the limit the oldest one has had its time."""
-        self._goodbyes[connection] = None
-        if len(self._goodbyes) > self._config.max_goodbyes:
-            oldest = next(iter(self._goodbyes))
-            del self._goodbyes[oldest]
-            oldest.abort()
+        """The session is over; its socket stays for the goodbye."""
+        self._connections.keep_goodbye(connection)
 
     def on_gone(self, connection: Connection) -> None:
         """The socket is closed."""
-        self._goodbyes.pop(connection, None)
-        self._heed_drained()
+        self._connections.forget(connection)
+        self._stop_if_drained()
 
-    def _heed_drained(self) -> None:
-        if self._is_draining and not self._connections and not self._goodbyes and not self._dials:
-            self.stopped.set()
+    # -- commands that concern the whole process ----------------------------------------------------------------------------
 
-    # -- commands ---------------------------------------------------------------------------------------------------------
+    def _begin(self, command: control.Begin) -> None:
+        if self._engine is not None:
+            self._outbox.begin(self._engine, command)
+            self._feeds.on_subscriptions_changed()
+        self._reporter.report(control.Ready(os.getpid()))
 
-    def _judge(self, command: control.Judge) -> None:
-        connection = self._connections.get(command.session)
-        if connection is None:
-            return
-        session = connection.session
-        if command.refusal is None:
-            connection.drive(session.admit(now=monotonic()))
-        else:
-            connection.drive(session.disconnect(command.refusal, command.cause))
-
-    def _disconnect(self, command: control.DisconnectSession) -> None:
-        connection = self._connections.get(command.session)
-        if connection is not None:
-            connection.drive(connection.session.disconnect(command.reason, command.cause))
-        elif command.session in self._dials:
-            self._dials[command.session].cancel()
-
-    def _send(self, command: control.SendMessage) -> None:
-        connection = self._connections.get(command.session)
-        if connection is None:
-            self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
-            return
-        try:
-            kind = connection.session.send(command.capability, command.message, command.payload)
-        except UsageError as error:
-            self.report(control.Reply(command.call, error.name, str(error)))
-        else:
-            self._tap(connection, kind, command.payload)
-            connection.write()
-            self.report(control.Reply(command.call))
-
-    def _broadcast(self, command: control.Broadcast) -> None:
-        self._broadcasts.append(command)
-        if len(self._broadcasts) == 1:
-            task = self._loop.create_task(self._broadcast_all())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _broadcast_all(self) -> None:
-        """One after the other: of two broadcasts every session gets the first one first."""
-        while self._broadcasts:
-            await self._broadcast_in_slices(self._broadcasts[0])
-            self._broadcasts.popleft()
-
-    async def _broadcast_in_slices(self, command: control.Broadcast) -> None:
-        """Send to some of them in one turn of the loop, so that the other sessions get theirs."""
-        message = Multicast(command.capability, command.message, command.payload)
-        refused: dict[int, str] = {}
-        step = max(1, BROADCAST_SLICE_BYTES // (len(message.body) + BROADCAST_PEER_BYTES))
-        for start in range(0, len(command.sessions), step):
-            if start:
-                await asyncio.sleep(0)
-            refused |= self._send_to_all(command.sessions[start : start + step], message, command.payload)
-        self.report(control.Sent(command.call, len(command.sessions) - len(refused), refused))
-
-    def _send_to_all(self, sessions: Sequence[SessionId], message: Multicast, payload: bytes) -> dict[int, str]:
-        """Send one message to each; gives those that cannot have it, and why.
-
-        First all is sealed, then all is written: by turns, sealing and the kernel's writing would drive each other from
-        the caches, which took a third longer.
-        """
-        refused: dict[int, str] = {}
-        sealed: list[tuple[Connection, bytes]] = []
-        for session_id in sessions:
-            connection = self._connections.get(session_id)
-            if connection is None:
-                refused[session_id] = "no_such_session"
-                continue
-            try:
-                kind = connection.session.send_multicast(message)
-            except UsageError as error:
-                refused[session_id] = error.name
-            else:
-                self._tap(connection, kind, payload)
-                sealed.append((connection, connection.seal()))
-        for connection, data in sealed:
-            connection.write_sealed(data)
-        return refused
-
-    def _ask_peer(self, command: control.AskPeer) -> None:
-        connection = self._connections.get(command.session)
-        if connection is None:
-            self.report(control.Reply(command.call, "no_such_session", f"session {command.session} has ended"))
-            return
-        try:
-            request = connection.session.request(command.capability, command.message, command.payload, now=monotonic())
-        except UsageError as error:
-            self.report(control.Reply(command.call, error.name, str(error)))
-        else:
-            if connection.session.shared is not None:
-                kind = connection.session.shared.find(command.capability, command.message)
-                self._tap(connection, kind, rlp.with_first(command.payload, request))
-            self._askers[connection.id, request] = command.call
-            self._asked[command.call] = connection.id, request
-            connection.drive([])
-
-    def _forget(self, command: control.Forget) -> None:
-        """The asker of a request has gone."""
-        session, request = self._asked.pop(command.call, (None, None))
-        if session is not None and request is not None:
-            del self._askers[session, request]
-            self._connections[session].session.cancel(request)
-
-    def _ask_sessions(self, command: control.AskSessions) -> None:
-        figures: dict[int, tuple[Stage, Traffic, tuple[int, int, str] | None]] = {}
-        for session_id in command.sessions:
-            connection = self._connections.get(session_id)
-            if connection is not None:
-                span = connection.session.remote_range
-                shown = None if span is None else (span[0], span[1], "0x" + span[2].hex())
-                figures[session_id] = (connection.session.stage, connection.traffic(), shown)
-        self.report(control.Figures(command.call, figures))
+    def _set_interest(self, command: control.SetInterest) -> None:
+        self._outbox.interest.change(command.added, command.removed)
+        self._feeds.on_subscriptions_changed()
+        self._outbox.report(control.InterestSet(command.number))
 
     def _set_head(self, command: control.SetHead) -> None:
-        self._chain = msgspec.structs.replace(self._chain, head=command.head)
-        self._range.head = command.head
-        self.report(control.Reply(command.call))
+        self._setups.set_head(command.head)
+        self._reporter.report(control.Reply(command.call))
 
     def _set_protocols(self, command: control.SetProtocols) -> None:
-        self._offer(command.protocols, command.required)
-        self.report(control.Reply(command.call))
-
-    def _offer(self, protocols: tuple[SubProtocol, ...], required: tuple[str, ...]) -> None:
-        """New handshakes say so in our Hello."""
-        capabilities = tuple(item.capability for item in protocols)
-        hello = Hello(self._said.client, capabilities, self._said.listen_port, self._node.key.id)
-        self._node = msgspec.structs.replace(
-            self._node, hello=hello.encode(), protocols=protocols, required=frozenset(required)
-        )
+        self._setups.offer(command.protocols, command.required)
+        self._reporter.report(control.Reply(command.call))
 
     def _drain(self, command: control.Drain) -> None:
         self._is_draining = True
-        for task in list(self._dials.values()):
-            task.cancel()
-        for connection in list(self._connections.values()):
+        self._dials.call_off_all(self._stop_if_drained)
+        for connection in list(self._connections.by_id.values()):
             connection.drive(connection.session.disconnect(command.reason, command.cause, by=EndedBy.ENGINE))
-        self._loop.call_later(self.goodbye_seconds + DRAIN_GRACE_SECONDS, self.stopped.set)
-        self._heed_drained()
+        self._loop.call_later(self.timeouts.goodbye_s + DRAIN_GRACE_SECONDS, self.stopped.set)
+        self._stop_if_drained()
 
-    _COMMANDS: Final[dict[type, Callable[[Worker, Any], None]]] = {
-        control.Judge: _judge,
-        control.Dial: _dial,
-        control.DisconnectSession: _disconnect,
-        control.SendMessage: _send,
-        control.Broadcast: _broadcast,
-        control.AskPeer: _ask_peer,
-        control.Forget: _forget,
-        control.AskSessions: _ask_sessions,
-        control.SetHead: _set_head,
-        control.SetProtocols: _set_protocols,
-        control.Drain: _drain,
-    }
+    def _stop_if_drained(self) -> None:
+        if self._is_draining and self._connections.is_empty and self._dials.is_empty:
+            self.stopped.set()
 
     # -- time -------------------------------------------------------------------------------------------------------------
 
     def turn(self, now: float) -> None:
         """Do what is due by time. `turn_due` says when that is.
 
-        Not by its timer alone: with over 1024 readable sockets libuv reads on and on, and looks at no timer meanwhile.
+        Connections call it as well as its timer: with over 1024 readable sockets libuv keeps reading and looks at no timer.
         """
         if self._turn_timer is not None:
             self._turn_timer.cancel()
-        self._loop_lag_seconds = max(self._loop_lag_seconds, now - self.turn_due)
+        late = now - self.turn_due
+        self._late_seconds = max(self._late_seconds, late)
+        if late > STOPPED_SECONDS:
+            self._judges_from = now + AFTER_STOP_SECONDS
         self._await_turn(now)
-        self._send_reports()
-        self._wheel.turn(now)
-        # ZeroMQ tells of new subscriptions on an edge that a send may have swallowed: look anyway.
-        self._outbox.read_subscriptions()
-        self._read_responders()
-        self._responders.expire(now=now)
+        self._lag_probe.send(now=now)
+        self._lifecycle.report_unauthenticated(now)
+        self._reporter.flush()
+        self.relieve()
+        self._turn_wheel(now)
+        self._serving.responders.expire(now=now)
+        self._feeds.turn()
         if now >= self._pulse_due:
             self._pulse_due = now + PULSE_SECONDS
-            self._on_pulse()
+            self._on_pulse(now)
+
+    def _turn_wheel(self, now: float) -> None:
+        """Call each item past its deadline, but only after the sockets were read: the awaited bytes may be in them.
+
+        The loop reads sockets between two of its iterations, and makes its calls first. So the second `call_soon` comes
+        after a read.
+        """
+        if now < self._judges_from:
+            return
+        due = self._wheel.due(now)
+        if due:
+            self._loop.call_soon(self._loop.call_soon, self._wheel.judge, due, now)
 
     def _await_turn(self, now: float) -> None:
         self.turn_due = now + BUCKET_SECONDS
         self._turn_timer = self._loop.call_later(BUCKET_SECONDS, lambda: self.turn(monotonic()))
 
-    def _on_pulse(self) -> None:
-        self.report(
+    def _on_pulse(self, now: float) -> None:
+        self._outbox.remind()
+        # The longest wait of a byte on a socket. If the whole process was stopped, only the timer is late.
+        self._lag_seconds = max(self._lag_probe.take_worst_seconds(now=now), self._late_seconds)
+        self._late_seconds = 0.0
+        self._deferred_seconds = self._read_queue.take_worst_seconds(now=now)
+        self._report_pulse()
+
+    def _send_pulse(self, command: control.SendPulse) -> None:
+        """Report everything as it is now, except the longest waits, which are those of the last whole second."""
+        self._report_pulse()
+        self._reporter.report(control.Reply(command.call))
+
+    def _report_pulse(self) -> None:
+        responders = self._serving.responders
+        sessions = (connection.session for connection in self._connections.by_id.values())
+        dropped_events = self._outbox.dropped_events
+        feeds = self._feeds.pulse(now=monotonic())
+        self._reporter.report(
             control.Pulse(
-                goodbyes=len(self._goodbyes),
-                loop_lag_ms=round(self._loop_lag_seconds * 1000, 3),
-                memory_bytes=int(os.pread(self._statm, 128, 0).split()[1]) * PAGE_BYTES,
-                dropped_events=self._outbox.dropped_events,
-                unanswered=self._responders.unanswered,
+                goodbyes=len(self._connections.goodbyes),
+                loop_lag_ms=round(self._lag_seconds * 1000, 3),
+                deferred=len(self._read_queue),
+                progress_bytes=self.budget.used_bytes,
+                deferred_ms=round(self._deferred_seconds * 1000, 3),
+                memory_bytes=self._memory.resident_bytes(),
+                dropped_events=dropped_events,
+                queued_event_bytes=self._outbox.queued_bytes,
+                unanswered=responders.unanswered,
+                responders=responders.count,
+                calls=self._calls.in_progress,
+                responder_queued_bytes=self._data.endpoint.queued_bytes,
+                has_descriptors=self._descriptors.has_room(),
+                feeds=feeds,
+                started_us=self._started_us,
+                cpu_seconds=process_time(),
+                descriptors=open_descriptors(),
+                descriptor_limit=self._descriptors.limit,
+                counters=self._counters.totals(sessions, dropped_events, feeds),
+                program_queue_limit_bytes=self._data.endpoint.limits.total_queue_bytes,
             )
         )
-        self._loop_lag_seconds = 0.0
-
-
-def _local_node(configure: Configure, outbox: Outbox, local_range: LocalRange) -> LocalNode:
-    return LocalNode(
-        key=crypto.PrivateKey(configure.node.key),
-        hello=b"",
-        protocols=(),
-        interest=outbox.interest,
-        entropy=os.urandom,
-        range=local_range,
-        queue_bytes=configure.session.queue_bytes,
-    )
-
-
-def _stamp(connection: Connection) -> str:
-    """How the JSON of every message of an active session begins, up to its size; that its peer is known goes with active."""
-    return f'{{"time_us":{time_ns() // 1000},"session":{connection.id},"peer":"{connection.peer_hex}","size":'
-
-
-def _remote_chain(status: Status) -> control.RemoteChain:
-    return control.RemoteChain(
-        network_id=status.network_id,
-        genesis="0x" + status.genesis.hex(),
-        fork_hash="0x" + status.fork_id.hash.hex(),
-        fork_next=status.fork_id.next,
-        head="0x" + status.head.hex(),
-        total_difficulty=None if status.total_difficulty is None else str(status.total_difficulty),
-        earliest=status.earliest,
-        latest=status.latest,
-    )

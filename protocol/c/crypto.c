@@ -1,5 +1,5 @@
-/* What crypto.py does with curve and digests. The curve is coincurve's libsecp256k1, which tells where its functions are:
- * they are called without cffi's objects in between.
+/* The curve and the digests of crypto.py. The curve is coincurve's libsecp256k1: its functions are called by their
+ * addresses, without cffi's objects in between.
  */
 
 #include "native.h"
@@ -11,35 +11,53 @@ enum {
     MAX_RECOVERY_ID = 3
 };
 
-typedef struct {
-    uint8_t opaque[64];
-} PublicKey;
+/* libsecp256k1 calls this if it refuses an argument; without it the process would abort. The result of the function is
+ * meaningless then: secp256k1_ecdh continues with a point of zeros and returns 1.
+ */
+static void note_illegal(const char *text, void *curve)
+{
+    ((Curve *)curve)->illegal = text;
+}
 
-typedef struct {
-    uint8_t opaque[65];
-} RecoverableSignature;
+/* The curve for the next call. A refusal that another user of the context has caused is cleared, not raised. */
+static Curve *curve_of(ModuleState *state)
+{
+    state->curve.illegal = NULL;
+    return &state->curve;
+}
 
-typedef int RawHash(uint8_t *, const uint8_t *, const uint8_t *, void *);
+/* Raise an error if the library has refused an argument; returns whether it has. */
+static int raise_illegal(ModuleState *state)
+{
+    const char *text = state->curve.illegal;
+    if (text == NULL)
+        return 0;
+    PyErr_Format(state->usage_error, "libsecp256k1 refuses an argument: %s", text);
+    return 1;
+}
 
-static const void *curve_context;
-static int (*curve_ecdh)(const void *, uint8_t *, const PublicKey *, const uint8_t *, RawHash *, void *);
-static int (*curve_pubkey_parse)(const void *, PublicKey *, const uint8_t *, size_t);
-static int (*curve_pubkey_create)(const void *, PublicKey *, const uint8_t *);
-static int (*curve_pubkey_serialize)(const void *, uint8_t *, size_t *, const PublicKey *, unsigned);
-static int (*curve_signature_parse)(const void *, RecoverableSignature *, const uint8_t *, int);
-static int (*curve_recover)(const void *, PublicKey *, const RecoverableSignature *, const uint8_t *);
-
-/* A point as libsecp256k1 keeps it, and its 64 bytes x, y. */
-static PyObject *point_and_id(const PublicKey *point)
+/* A tuple of a point in libsecp256k1's representation and its 64 bytes x, y. */
+static PyObject *point_and_id(ModuleState *state, const PublicKey *point)
 {
     uint8_t serialized[POINT_BYTES];
     size_t size = sizeof serialized;
-    curve_pubkey_serialize(curve_context, serialized, &size, point, UNCOMPRESSED);
+    Curve *curve = curve_of(state);
+    curve->serialize(curve->context, serialized, &size, point, UNCOMPRESSED);
+    if (raise_illegal(state))
+        return NULL;
     return Py_BuildValue("y#y#", (const char *)point->opaque, (Py_ssize_t)sizeof point->opaque, (const char *)serialized + 1,
                          (Py_ssize_t)ID_BYTES);
 }
 
-/* The bytes of an argument that must have so many. */
+/* The result of a function that has found no point: None, or NULL if the library has refused an argument. */
+static PyObject *no_point(ModuleState *state)
+{
+    if (raise_illegal(state))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* The bytes of an argument that must have this size. */
 static const uint8_t *bytes_of(PyObject *argument, Py_ssize_t size)
 {
     if (!PyBytes_Check(argument) || PyBytes_GET_SIZE(argument) != size) {
@@ -49,30 +67,38 @@ static const uint8_t *bytes_of(PyObject *argument, Py_ssize_t size)
     return (const uint8_t *)PyBytes_AS_STRING(argument);
 }
 
-/* 64 bytes x, y to a point, or None where they are none of the curve. */
-static PyObject *native_parse(PyObject *Py_UNUSED(module), PyObject *argument)
+static const char curve_parse_doc[] = "curve_parse(node_id, /)\n--\n\n"
+                                      "The point of 64 bytes x, y, or None if it is not on the curve.";
+
+static PyObject *native_parse(PyObject *module, PyObject *argument)
 {
+    ModuleState *state = state_of(module);
+    Curve *curve = curve_of(state);
     const uint8_t *id = bytes_of(argument, ID_BYTES);
     uint8_t serialized[POINT_BYTES] = {0x04};
     PublicKey point;
     if (id == NULL)
         return NULL;
     memcpy(serialized + 1, id, ID_BYTES);
-    if (!curve_pubkey_parse(curve_context, &point, serialized, sizeof serialized))
-        Py_RETURN_NONE;
+    if (!curve->parse(curve->context, &point, serialized, sizeof serialized))
+        return no_point(state);
     return PyBytes_FromStringAndSize((const char *)point.opaque, sizeof point.opaque);
 }
 
-/* The point of a valid secret, and its id; None where the secret is not valid. */
-static PyObject *native_create(PyObject *Py_UNUSED(module), PyObject *argument)
+static const char curve_create_doc[] = "curve_create(secret, /)\n--\n\n"
+                                       "The point and the id of a 32-byte secret, or None if it is not valid.";
+
+static PyObject *native_create(PyObject *module, PyObject *argument)
 {
+    ModuleState *state = state_of(module);
+    Curve *curve = curve_of(state);
     const uint8_t *secret = bytes_of(argument, SECRET_BYTES);
     PublicKey point;
     if (secret == NULL)
         return NULL;
-    if (!curve_pubkey_create(curve_context, &point, secret))
-        Py_RETURN_NONE;
-    return point_and_id(&point);
+    if (!curve->create(curve->context, &point, secret))
+        return no_point(state);
+    return point_and_id(state, &point);
 }
 
 static int raw_x(uint8_t *output, const uint8_t *x, const uint8_t *Py_UNUSED(y), void *Py_UNUSED(data))
@@ -81,8 +107,13 @@ static int raw_x(uint8_t *output, const uint8_t *x, const uint8_t *Py_UNUSED(y),
     return 1;
 }
 
-static PyObject *native_ecdh(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+static const char curve_ecdh_doc[] = "curve_ecdh(point, secret, /)\n--\n\n"
+                                     "The x coordinate of the shared point, 32 bytes, in constant time.";
+
+static PyObject *native_ecdh(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
+    ModuleState *state = state_of(module);
+    Curve *curve = curve_of(state);
     PublicKey point;
     uint8_t shared[SECRET_BYTES];
     const uint8_t *opaque = count == 2 ? bytes_of(arguments[0], sizeof point) : NULL;
@@ -93,16 +124,26 @@ static PyObject *native_ecdh(PyObject *Py_UNUSED(module), PyObject *const *argum
         return NULL;
     }
     memcpy(&point, opaque, sizeof point);
-    if (!curve_ecdh(curve_context, shared, &point, secret, raw_x, NULL)) {
-        PyErr_SetString(PyExc_ValueError, "not a valid secret");
-        return NULL;
+    PyObject *result = NULL;
+    const int is_made = curve->ecdh(curve->context, shared, &point, secret, raw_x, NULL);
+    if (!raise_illegal(state)) {
+        if (is_made)
+            result = PyBytes_FromStringAndSize((const char *)shared, SECRET_BYTES);
+        else
+            PyErr_SetString(state->usage_error, "not a valid secret");
     }
-    return PyBytes_FromStringAndSize((const char *)shared, SECRET_BYTES);
+    wipe(shared, sizeof shared);
+    return result;
 }
 
-/* The point, and its id, whose key signed a digest; None where nobody's did. */
-static PyObject *native_recover(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+static const char curve_recover_doc[] =
+    "curve_recover(digest, signature, /)\n--\n\n"
+    "The point and the id of the key that made a signature of 65 bytes, or None if there is none.";
+
+static PyObject *native_recover(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
+    ModuleState *state = state_of(module);
+    Curve *curve = curve_of(state);
     RecoverableSignature parsed;
     PublicKey point;
     const uint8_t *digest = count == 2 ? bytes_of(arguments[0], DIGEST_BYTES) : NULL;
@@ -113,34 +154,64 @@ static PyObject *native_recover(PyObject *Py_UNUSED(module), PyObject *const *ar
         return NULL;
     }
     if (signature[ID_BYTES] > MAX_RECOVERY_ID ||
-        !curve_signature_parse(curve_context, &parsed, signature, signature[ID_BYTES]) ||
-        !curve_recover(curve_context, &point, &parsed, digest))
-        Py_RETURN_NONE;
-    return point_and_id(&point);
+        !curve->parse_signature(curve->context, &parsed, signature, signature[ID_BYTES]) ||
+        !curve->recover(curve->context, &point, &parsed, digest))
+        return no_point(state);
+    return point_and_id(state, &point);
 }
 
-/* From the addresses of context and functions to what calls them. */
-PyObject *native_curve(PyObject *Py_UNUSED(module), PyObject *arguments)
+void forget_curve(Curve *curve)
+{
+    if (curve->context != NULL)
+        curve->set_illegal_callback(curve->context, NULL, NULL);
+    curve->context = NULL;
+    Py_CLEAR(curve->owner);
+}
+
+const char curve_doc[] = "curve(owner, context, ecdh, parse, create, serialize, parse_signature, recover, set_illegal_callback, /)\n"
+                         "--\n\n"
+                         "Return functions that call libsecp256k1 by the addresses of its context and functions:\n"
+                         "curve_parse, curve_create, curve_ecdh and curve_recover.";
+
+PyObject *native_curve(PyObject *module, PyObject *arguments)
 {
     static PyMethodDef functions[] = {
-        {"curve_parse", native_parse, METH_O, NULL},
-        {"curve_create", native_create, METH_O, NULL},
-        {"curve_ecdh", (PyCFunction)(void (*)(void))native_ecdh, METH_FASTCALL, NULL},
-        {"curve_recover", (PyCFunction)(void (*)(void))native_recover, METH_FASTCALL, NULL},
+        {"curve_parse", native_parse, METH_O, curve_parse_doc},
+        {"curve_create", native_create, METH_O, curve_create_doc},
+        {"curve_ecdh", (PyCFunction)(void (*)(void))native_ecdh, METH_FASTCALL, curve_ecdh_doc},
+        {"curve_recover", (PyCFunction)(void (*)(void))native_recover, METH_FASTCALL, curve_recover_doc},
     };
-    unsigned long long at[7];
-    if (!PyArg_ParseTuple(arguments, "KKKKKKK:curve", at, at + 1, at + 2, at + 3, at + 4, at + 5, at + 6))
+    unsigned long long at[8];
+    PyObject *owner;
+    if (!PyArg_ParseTuple(arguments, "OKKKKKKKK:curve", &owner, at, at + 1, at + 2, at + 3, at + 4, at + 5, at + 6, at + 7))
         return NULL;
-    curve_context = (const void *)(uintptr_t)at[0];
-    curve_ecdh = (__typeof__(curve_ecdh))(uintptr_t)at[1];
-    curve_pubkey_parse = (__typeof__(curve_pubkey_parse))(uintptr_t)at[2];
-    curve_pubkey_create = (__typeof__(curve_pubkey_create))(uintptr_t)at[3];
-    curve_pubkey_serialize = (__typeof__(curve_pubkey_serialize))(uintptr_t)at[4];
-    curve_signature_parse = (__typeof__(curve_signature_parse))(uintptr_t)at[5];
-    curve_recover = (__typeof__(curve_recover))(uintptr_t)at[6];
-    return Py_BuildValue("NNNN", PyCFunction_New(functions, NULL), PyCFunction_New(functions + 1, NULL),
-                         PyCFunction_New(functions + 2, NULL), PyCFunction_New(functions + 3, NULL));
+    for (size_t number = 0; number < Py_ARRAY_LENGTH(at); number++)
+        if (at[number] == 0) {
+            PyErr_SetString(PyExc_ValueError, "an address of libsecp256k1 is zero");
+            return NULL;
+        }
+    Curve *curve = &state_of(module)->curve;
+    forget_curve(curve);
+    Py_INCREF(owner);
+    *curve = (Curve){
+        .owner = owner,
+        .context = (void *)(uintptr_t)at[0],
+        .ecdh = (__typeof__(curve->ecdh))(uintptr_t)at[1],
+        .parse = (__typeof__(curve->parse))(uintptr_t)at[2],
+        .create = (__typeof__(curve->create))(uintptr_t)at[3],
+        .serialize = (__typeof__(curve->serialize))(uintptr_t)at[4],
+        .parse_signature = (__typeof__(curve->parse_signature))(uintptr_t)at[5],
+        .recover = (__typeof__(curve->recover))(uintptr_t)at[6],
+        .set_illegal_callback = (__typeof__(curve->set_illegal_callback))(uintptr_t)at[7],
+    };
+    curve->set_illegal_callback(curve->context, note_illegal, curve);
+    /* The functions hold a reference to the module, so its state lives as long as they do. */
+    return Py_BuildValue("NNNN", PyCFunction_New(functions, module), PyCFunction_New(functions + 1, module),
+                         PyCFunction_New(functions + 2, module), PyCFunction_New(functions + 3, module));
 }
+
+const char keccak256_doc[] = "keccak256(data, /)\n--\n\n"
+                             "Keccak-256 as Ethereum uses it (the original padding, not SHA-3's).";
 
 PyObject *native_keccak256(PyObject *Py_UNUSED(module), PyObject *argument)
 {
@@ -152,8 +223,12 @@ PyObject *native_keccak256(PyObject *Py_UNUSED(module), PyObject *argument)
     absorb(&state, data.buf, (size_t)data.len);
     PyBuffer_Release(&data);
     digest_so_far(&state, digest, DIGEST_BYTES);
+    /* The input of a handshake's digests is secret. */
+    wipe(&state, sizeof state);
     return PyBytes_FromStringAndSize((const char *)digest, DIGEST_BYTES);
 }
+
+const char xor_doc[] = "xor(left, right, /)\n--\n\nExclusive or of two byte strings of one length.";
 
 PyObject *native_xor(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {

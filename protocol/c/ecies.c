@@ -2,37 +2,46 @@
 
 #include "native.h"
 
-enum { MAX_TEXT_BYTES = 0xFFFFFF }; /* far beyond any packet, and an int holds it */
+enum { MAX_TEXT_BYTES = 0xFFFFFF }; /* far longer than any packet, and within an int */
 
 typedef struct {
     uint8_t encryption[BLOCK_BYTES], mac[DIGEST_BYTES];
 } EciesKeys;
 
 /* See `_keys` in ecies.py. */
-static int derive_ecies_keys(const char *secret, Py_ssize_t secret_bytes, EciesKeys *keys)
+static int derive_ecies_keys(EVP_MD_CTX *digest, Text secret, EciesKeys *keys)
 {
     static const uint8_t KDF_COUNTER[4] = {0, 0, 0, 1};
     uint8_t derived[DIGEST_BYTES];
-    if (sha256(KDF_COUNTER, sizeof KDF_COUNTER, secret, (size_t)secret_bytes, derived))
-        return -1;
-    memcpy(keys->encryption, derived, BLOCK_BYTES);
-    return sha256(derived + BLOCK_BYTES, BLOCK_BYTES, NULL, 0, keys->mac);
+    int result = sha256(digest, (Text){KDF_COUNTER, sizeof KDF_COUNTER}, secret, derived);
+    if (result == 0) {
+        memcpy(keys->encryption, derived, BLOCK_BYTES);
+        result = sha256(digest, (Text){derived + BLOCK_BYTES, BLOCK_BYTES}, (Text){NULL, 0}, keys->mac);
+    }
+    wipe(derived, sizeof derived);
+    return result;
 }
 
-static int encrypt_once(const EciesKeys *keys, const uint8_t *iv, uint8_t *out, const void *in, size_t size)
+static int encrypt_once(ModuleState *state, const uint8_t *key, const uint8_t *iv, Text in, uint8_t *out)
 {
-    /* Always the same one, with another key: to set one up takes longer than its work. */
-    static EVP_CIPHER_CTX *context;
-    if (context == NULL)
-        context = new_context(aes_128_ctr, keys->encryption, iv);
-    else if (restart_context(context, keys->encryption, iv))
+    static const uint8_t NO_KEY[BLOCK_BYTES];
+    if (state->ecies == NULL)
+        state->ecies = new_context(aes_128_ctr, key, iv);
+    else if (restart_context(state->ecies, key, iv))
         return -1;
-    return context == NULL ? -1 : run_cipher(context, out, in, size);
+    if (state->ecies == NULL)
+        return -1;
+    const int result = run_cipher(state->ecies, out, in.data, in.size);
+    /* The context is kept, its key is not. */
+    return restart_context(state->ecies, NO_KEY, NO_KEY) ? -1 : result;
 }
 
-/* Ciphertext and tag of ECIES under a shared secret. */
-PyObject *native_ecies_encrypt(PyObject *Py_UNUSED(module), PyObject *arguments)
+const char ecies_encrypt_doc[] = "ecies_encrypt(shared_secret, iv, plaintext, mac_data, /)\n--\n\n"
+                                 "IV, ciphertext and tag under the shared x coordinate. See ecies.py.";
+
+PyObject *native_ecies_encrypt(PyObject *module, PyObject *arguments)
 {
+    ModuleState *state = state_of(module);
     const char *secret, *iv, *text, *mac_data;
     Py_ssize_t secret_bytes, iv_bytes, text_bytes, mac_data_bytes;
     if (!PyArg_ParseTuple(arguments, "y#y#y#y#:ecies_encrypt", &secret, &secret_bytes, &iv, &iv_bytes, &text, &text_bytes,
@@ -46,18 +55,23 @@ PyObject *native_ecies_encrypt(PyObject *Py_UNUSED(module), PyObject *arguments)
     if (sealed == NULL)
         return NULL;
     uint8_t *out = (uint8_t *)PyBytes_AS_STRING(sealed), *ciphertext = out + BLOCK_BYTES;
-    const size_t authentic_bytes = BLOCK_BYTES + (size_t)text_bytes;
+    const Text authentic = {out, BLOCK_BYTES + (size_t)text_bytes};
     EciesKeys keys;
     memcpy(out, iv, BLOCK_BYTES);
-    if (derive_ecies_keys(secret, secret_bytes, &keys) || encrypt_once(&keys, out, ciphertext, text, (size_t)text_bytes) ||
-        hmac_sha256(keys.mac, out, authentic_bytes, mac_data, (size_t)mac_data_bytes, out + authentic_bytes))
+    if (derive_ecies_keys(state->digest, (Text){secret, (size_t)secret_bytes}, &keys) ||
+        encrypt_once(state, keys.encryption, out, (Text){text, (size_t)text_bytes}, ciphertext) ||
+        hmac_sha256(state->digest, keys.mac, authentic, (Text){mac_data, (size_t)mac_data_bytes}, out + authentic.size))
         Py_CLEAR(sealed);
+    wipe(&keys, sizeof keys);
     return sealed;
 }
 
-/* The plaintext of IV, ciphertext and tag; None where the tag is wrong. */
-PyObject *native_ecies_decrypt(PyObject *Py_UNUSED(module), PyObject *arguments)
+const char ecies_decrypt_doc[] = "ecies_decrypt(shared_secret, sealed, mac_data, /)\n--\n\n"
+                                 "The plaintext of what `ecies_encrypt` gives; None where the tag is wrong. See ecies.py.";
+
+PyObject *native_ecies_decrypt(PyObject *module, PyObject *arguments)
 {
+    ModuleState *state = state_of(module);
     const char *secret, *sealed, *mac_data;
     Py_ssize_t secret_bytes, sealed_bytes, mac_data_bytes;
     if (!PyArg_ParseTuple(arguments, "y#y#y#:ecies_decrypt", &secret, &secret_bytes, &sealed, &sealed_bytes, &mac_data,
@@ -68,16 +82,23 @@ PyObject *native_ecies_decrypt(PyObject *Py_UNUSED(module), PyObject *arguments)
         return NULL;
     }
     const uint8_t *in = (const uint8_t *)sealed;
-    const size_t authentic_bytes = (size_t)sealed_bytes - DIGEST_BYTES, text_bytes = authentic_bytes - BLOCK_BYTES;
+    const Text authentic = {in, (size_t)sealed_bytes - DIGEST_BYTES};
+    const Text ciphertext = {in + BLOCK_BYTES, authentic.size - BLOCK_BYTES};
     uint8_t tag[DIGEST_BYTES];
     EciesKeys keys;
-    if (derive_ecies_keys(secret, secret_bytes, &keys) ||
-        hmac_sha256(keys.mac, in, authentic_bytes, mac_data, (size_t)mac_data_bytes, tag))
-        return NULL;
-    if (differ(tag, in + authentic_bytes, DIGEST_BYTES))
-        Py_RETURN_NONE;
-    PyObject *text = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)text_bytes);
-    if (text != NULL && encrypt_once(&keys, in, (uint8_t *)PyBytes_AS_STRING(text), in + BLOCK_BYTES, text_bytes))
-        Py_CLEAR(text);
+    PyObject *text = NULL;
+    if (derive_ecies_keys(state->digest, (Text){secret, (size_t)secret_bytes}, &keys) == 0 &&
+        hmac_sha256(state->digest, keys.mac, authentic, (Text){mac_data, (size_t)mac_data_bytes}, tag) == 0) {
+        if (differ(tag, in + authentic.size, DIGEST_BYTES)) {
+            Py_INCREF(Py_None);
+            text = Py_None;
+        } else {
+            text = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)ciphertext.size);
+            if (text != NULL &&
+                encrypt_once(state, keys.encryption, in, ciphertext, (uint8_t *)PyBytes_AS_STRING(text)))
+                Py_CLEAR(text);
+        }
+    }
+    wipe(&keys, sizeof keys);
     return text;
 }

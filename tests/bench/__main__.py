@@ -1,7 +1,7 @@
 """`bin/bench`: what a session, a message and an idle peer cost, beside go-ethereum's p2p server under the same load.
 
 CPU is user and system time of all threads of the processes, from schedstat. Server and load have a core each. Both sides
-take turns; a row shows the median of its repeats.
+are measured by turns; a row shows the median of its repeats.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import resource
 import sys
 from pathlib import Path
 
-from protocol.native import NATIVE
+from rlpx.protocol.native import NATIVE
 from tests.bench.reckoning import Row, read_rows, table, write_rows
 from tests.bench.rows import GROUPS, LONG
 from tests.bench.sides import BenchError, profile_folder
@@ -53,7 +53,7 @@ def main() -> None:
     sys.stdout.write(show(table(rows, earlier)))
     machine = {
         "python": platform.python_version(),
-        # Who built it matters: one made without profile-guided optimization takes a tenth to a fifth longer.
+        # The build of Python matters: one without profile-guided optimization takes a tenth to a fifth longer.
         "of": sys.base_prefix,
         "compiled": NATIVE is not None,
         "cores": os.cpu_count(),

@@ -6,14 +6,15 @@ import sys
 from time import process_time
 from typing import Final
 
-from protocol.frames import MAX_FRAME_BYTES, FrameCipher, PythonFrameCipher
-from protocol.handshake import Secrets
+from rlpx.protocol.rlpx.bounds import MAX_FRAME_BYTES
+from rlpx.protocol.rlpx.frames import FrameCipher, PythonFrameCipher
+from rlpx.protocol.rlpx.handshake import Secrets
 
 # Content bytes, and frames in a round.
 SIZES: Final = {64: 20_000, 1024: 10_000, 16 * 1024: 1_500, 128 * 1024: 200}
-# The best of so many rounds counts: others use the machine too.
+# The best of this many rounds counts, because others use the machine too.
 ROUNDS: Final = 5
-# What one read gives at most (uvloop's buffer).
+# The most that one read returns (uvloop's buffer).
 CHUNK_BYTES: Final = 256 * 1024
 SECRETS: Final = Secrets(bytes(32), bytes(range(32)), b"out", b"in")
 

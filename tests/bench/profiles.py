@@ -16,7 +16,7 @@ from typing import Final
 SAMPLES_PER_SECOND: Final = 250
 SHOWN: Final = 25
 NAMELESS: Final = re.compile(r"^0x[0-9a-f]+")
-# Where a thread sleeps: py-spy counts it as busy when it looks at native frames.
+# Functions in which a thread sleeps: py-spy counts it as busy when it looks at native frames.
 WAITS: Final = frozenset({"poll", "epoll_pwait", "epoll_wait"})
 OURS: Final = re.compile(r" \((engine|workers|protocol)/")
 # py-spy writes its file after the signal.
@@ -24,13 +24,13 @@ WRITE_SECONDS: Final = 30.0
 
 
 def py_spy() -> str | None:
-    """The program, from our environment or the path."""
+    """The py-spy program, from our environment or the path."""
     return shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
 
 
 @contextmanager
 def profiled(pids: dict[str, list[int]], folder: Path) -> Iterator[None]:
-    """Sample the processes, native frames as well; then print the functions that took most, by part."""
+    """Sample the processes, including native frames; then print the functions that took most time, by part."""
     program = py_spy()
     if program is None:
         sys.stderr.write("--profile: py-spy is not installed\n")
@@ -64,12 +64,12 @@ def _record(program: str, pid: int, file: Path) -> Iterator[None]:
 
 
 def top(raw: str) -> str:
-    """Of folded stacks (`a;b;c 7`): what took the samples itself, then our functions with all that they call."""
+    """From folded stacks (`a;b;c 7`): the functions that were sampled, then our functions with all that they call."""
     alone: Counter[str] = Counter()
     within: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
-        # Where a library has no symbols, an address tells nothing but its name.
+        # If a library has no symbols, only its name is known of an address.
         names = [NAMELESS.sub("in", name) for name in stack.split(";")]
         if names[-1].partition(" ")[0] in WAITS:
             continue

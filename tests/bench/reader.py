@@ -1,6 +1,6 @@
 """The subscriber of the bench, a process of its own: `python -m tests.bench.reader RUN_DIR TOPIC`, orders on stdin.
 
-{"do": "await", "count": n}   waits until so many events were read since the last such order; says how many were missed
+{"do": "await", "count": n}   waits until n events were read since the last such order; says how many were missed
 {"do": "delays"}              how long stamped payloads took since the last such order, in milliseconds
 """
 
@@ -12,17 +12,20 @@ import struct
 import sys
 import threading
 from time import monotonic, monotonic_ns
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from engine.client import Gap, Subscriber
+from rlpx.engine.client.batch_reader import Gap, Malformed
+from rlpx.engine.client.subscriber import Subscriber
 
 # Without an event for this long, no more will come.
 SILENCE_SECONDS: Final = 10.0
-# How soon an order is heeded while nothing comes.
+# The longest time until a subscription holds at all workers, on a machine that is busy with other things.
+CONFIRM_SECONDS: Final = 30.0
+# The longest time until an order is read while no event comes.
 POLL_SECONDS: Final = 0.05
 # A stamp is the last 8 bytes of a payload: CLOCK_MONOTONIC of the sender in nanoseconds.
 STAMP: Final = struct.Struct(">Q")
-# What is no stamp reads as any number; a stamp of this run is younger than this.
+# Payloads without a stamp read as any number; a stamp of this run is younger than this.
 STAMP_MOST_NANOSECONDS: Final = 60_000_000_000
 
 
@@ -43,6 +46,8 @@ class Reader:
             if isinstance(item, Gap):
                 self._missed += item.missed
                 continue
+            if isinstance(item, Malformed):
+                raise ValueError(item)  # noqa: TRY004 - the type of the argument is right
             self._events += 1
             if len(item.payload) >= STAMP.size:
                 delay = monotonic_ns() - STAMP.unpack_from(item.payload, len(item.payload) - STAMP.size)[0]
@@ -50,7 +55,7 @@ class Reader:
                     self._delays_ns.append(delay)
 
     def carry_out(self, order: dict[str, Any]) -> dict[str, Any]:
-        """One order; its answer's fields."""
+        """Carry out one order; returns the fields of its answer."""
         if order["do"] == "delays":
             delays, self._delays_ns = sorted(self._delays_ns), []
             shown = {f"p{part}": delays[len(delays) * part // 100] / 1e6 for part in (50, 99)} if delays else {}
@@ -64,7 +69,24 @@ class Reader:
 
 
 def main() -> None:
-    """Read and obey until stdin ends."""
+    """Carry out orders until stdin ends."""
+    with Subscriber.of(sys.argv[1], sys.argv[2:]) as subscriber:
+        subscriber.confirm(CONFIRM_SECONDS)
+        serve(Reader(subscriber))
+
+
+class Counting(Protocol):
+    """A reader that takes orders."""
+
+    def read(self) -> None:
+        """Take what comes next, if it comes soon."""
+
+    def carry_out(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Carry out one order; returns the fields of its answer."""
+
+
+def serve(reader: Counting) -> None:
+    """Carry out orders until stdin ends; read meanwhile."""
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -73,18 +95,16 @@ def main() -> None:
         orders.put("")
 
     threading.Thread(target=listen, daemon=True).start()
-    with Subscriber.of(sys.argv[1], sys.argv[2:]) as subscriber:
-        reader = Reader(subscriber)
-        _say({"event": "ready"})
-        while True:
-            reader.read()
-            if orders.empty():
-                continue
-            line = orders.get()
-            if not line:
-                return
-            order = json.loads(line)
-            _say({"event": "done", "id": order["id"], **reader.carry_out(order)})
+    _say({"event": "ready"})
+    while True:
+        reader.read()
+        if orders.empty():
+            continue
+        line = orders.get()
+        if not line:
+            return
+        order = json.loads(line)
+        _say({"event": "done", "id": order["id"], **reader.carry_out(order)})
 
 
 def _say(line: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The bench's reckoning: what processes have used, what rows of figures say, and whether a goal is reached."""
+"""Computes the figures of the bench: what processes have used, the cells of a row, and whether its goal is reached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     process = psutil.Process(pid)
     return [pid, *(child.pid for child in process.children(recursive=True))]
 
@@ -34,14 +34,14 @@ def resident_bytes(pids: Iterable[int], proc: Path = Path("/proc")) -> int:
 
 
 def pin(pids: Iterable[int], core: int) -> None:
-    """Keep all threads of the processes on one core, and with them those that they start later."""
+    """Keep all threads of the processes, and those that they start later, on one core."""
     for pid in pids:
         for thread in psutil.Process(pid).threads():
             os.sched_setaffinity(thread.id, {core})
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """The most that a median may be: in the row's unit, or as a ratio to the other side's median."""
+    """The largest median that reaches the goal: in the row's unit, or as a ratio to the other side's median."""
 
     most: float
     is_ratio: bool = True
@@ -51,7 +51,7 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Our repeats and those of what they are compared with, taken by turns."""
+    """Our repeats and those of the other side, taken by turns."""
 
     name: str
     unit: str
@@ -61,17 +61,17 @@ class Row(msgspec.Struct, frozen=True):
 
     @property
     def median(self) -> float:
-        """Of our repeats."""
+        """The median of our repeats."""
         return statistics.median(self.ours)
 
     @property
     def ratio(self) -> float | None:
-        """Our median to the other's."""
+        """The ratio of our median to the other side's."""
         return self.median / statistics.median(self.other) if self.other else None
 
     @property
     def is_reached(self) -> bool | None:
-        """Whether the goal is reached; none where there is no goal, or nothing to compare with."""
+        """Whether the goal is reached; `None` if there is no goal, or nothing to compare with."""
         if self.goal is None:
             return None
         value = self.ratio if self.goal.is_ratio else self.median
@@ -79,7 +79,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def table(rows: list[Row], earlier: list[Row]) -> list[list[str]]:
-    """The rows as cells, headings first; with earlier figures, our median's ratio to theirs."""
+    """The rows as cells, headings first; with earlier figures also the ratio of our medians to those."""
     known = {row.name: row for row in earlier}
     heading = ["", "unit", "ours", "lowest-highest", "against", "lowest-highest", "ratio", "goal", "reached"]
     cells = [heading + (["to earlier"] if earlier else [])]
@@ -111,7 +111,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def write_rows(file: Path, machine: dict[str, Any], rows: list[Row]) -> None:
-    """Keep the rows of this run."""
+    """Write the rows of this run."""
     file.write_bytes(msgspec.json.format(msgspec.json.encode(_Report(machine, rows)), indent=1) + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""What is measured: a function a group of rows, each with the repeats it is to take, ours and theirs by turns."""
+"""The rows: one function for each group of them, which measures our side and the other by turns."""
 
 from __future__ import annotations
 
@@ -11,35 +11,58 @@ from tests.bench import sides
 from tests.bench.reckoning import Goal, Row
 from tests.bench.sides import BenchError, Side
 
-# Sessions of a repeat: half a second's work.
+# Sessions in one repeat: half a second's work.
 SESSIONS: Final = 400
-# Handshakes of a crowd at a time; fewer than go-ethereum's 50 pending peers.
+# Handshakes of a crowd at a time: fewer than go-ethereum's 50 pending peers.
 CROWD: Final = 32
 WARM_SESSIONS: Final = 50
 # Sessions that send at the same time.
 SENDERS: Final = 16
-# Messages of a repeat on each of them: half a second's work.
+# Messages in one repeat on each of them: half a second's work.
 MESSAGES: Final = {64: 2000, 1024: 1000, 16 * 1024: 100, 128 * 1024: 20}
-# Who gets a broadcast; the size of its messages, how many in a repeat, and the goal.
+# Sessions that one writer goes round, and the number of rounds in one repeat.
+ROUND_SESSIONS: Final = 1000
+ROUNDS: Final = {64: 20, 1024: 20, 16 * 1024: 4, 128 * 1024: 1}
+# How often the messages that have arrived are counted before a repeat is given up, once in each `SETTLE_SECONDS`.
+ARRIVAL_LOOKS: Final = 25
+# With one reader, by size.
+READ_GOALS: Final = {64: 1.1, 1024: 1.1, 16 * 1024: 1.05, 128 * 1024: 1.0}
+# The number of peers that get a broadcast; the size of its messages, their number in one repeat, and the goal.
 AUDIENCE: Final = 500
 BROADCASTS: Final = ((1024, 20, 1.2), (100 * 1024, 2, 1.0))
 BURST_SESSIONS: Final = 2000
 BURST_FRAMES: Final = 50
 BURST_HASHES: Final = 10
 BURST_SECONDS: Final = 1.0
-# Each peer sends its frames in so many segments over that time.
+# Each peer sends its frames in this many segments over that time.
 BURST_SLICES: Final = 5
-# Workers tell their loop lag once a second.
+# Workers report their loop lag once a second.
 PULSE_SECONDS: Final = 1.1
 LAG_STEP_SECONDS: Final = 0.25
 IDLE_SESSIONS: Final = 5000
 MEMORY_WORKERS: Final = 2
 LATENCY_BYTES: Final = 1024
 LATENCY_SECONDS: Final = 5.0
+# The kinds of `tests/system/flood.py` that a peer may send as fast as it can: a flood of pings or pongs ends at once.
+FLOOD_KINDS: Final = (
+    "Transactions-64",
+    "Transactions-16384",
+    "NewPooledTransactionHashes",
+    "BlockRangeUpdate",
+    "GetBlockHeaders",
+    "GetBlockBodies",
+    "GetPooledTransactions",
+    "GetReceipts",
+    "GetBlockAccessLists",
+    "GetCells",
+)
+FLOOD_SECONDS: Final = 2.0
+FLOOD_SETTLE_SECONDS: Final = 0.5
+FORGED_AUTHS: Final = 500
 HELD_SESSIONS: Final = 10_000
 HELD_WORKERS: Final = 4
 HELD_SECONDS: Final = 600.0
-# Before memory is first looked at: every session has had its first ping.
+# The wait before memory is first measured, after which every session has had its first ping.
 HELD_SETTLE_SECONDS: Final = 30.0
 HELD_STEP_SECONDS: Final = 20.0
 
@@ -55,7 +78,7 @@ def session_crowd(repeats: int) -> list[Row]:
 
 
 def _sessions(repeats: int, in_flight: int, words: str) -> list[Row]:
-    """From accept to established, and on to the end, which the peer brings about; one reader of `session.`."""
+    """From accept to established, and on to the end, which the peer causes; one reader of `session.`."""
     established: dict[str, list[float]] = {"ours": [], "geth": [], "engine": []}
     ended: dict[str, list[float]] = {"ours": [], "geth": [], "engine": []}
     with sides.ours("session.") as ours, sides.geth() as theirs:
@@ -83,26 +106,36 @@ def _sessions(repeats: int, in_flight: int, words: str) -> list[Row]:
 
 
 def _spent(start: dict[str, int], end: dict[str, int], count: int) -> float:
-    """Microseconds of all parts for each of so many."""
+    """Microseconds of all parts, divided by a count."""
     return (sum(end.values()) - sum(start.values())) / count / 1000
 
 
 def messages(repeats: int) -> list[Row]:
     """Inbound messages, one reader that counts them."""
     goals = {64: 1.5, 1024: 1.3, 16 * 1024: 1.1, 128 * 1024: 1.05}
-    return _messages(repeats, ["eth."], "one subscriber", goals)
+    return _messages(repeats, goals, "eth.")
+
+
+def feed(repeats: int) -> list[Row]:
+    """Inbound messages, one program that counts them by a feed."""
+    return _messages(repeats, READ_GOALS, "eth.", is_feed=True)
 
 
 def unread(repeats: int) -> list[Row]:
     """Inbound messages that nobody reads."""
     goals = {64: 1.1, 1024: 1.15, 16 * 1024: 1.0, 128 * 1024: 1.0}
-    return _messages(repeats, [], "no subscriber", goals)
+    return _messages(repeats, goals)
 
 
-def _messages(repeats: int, topics: list[str], words: str, goals: dict[int, float]) -> list[Row]:
-    """From several peers at once, sealed before, so that the load is always faster than the server."""
+def _words(*topics: str, is_feed: bool) -> str:
+    return "one feed" if is_feed else "one subscriber" if topics else "no subscriber"
+
+
+def _messages(repeats: int, goals: dict[int, float], *topics: str, is_feed: bool = False) -> list[Row]:
+    """Messages from several peers at once. They are sealed beforehand, so that the load is always faster than the server."""
     rows: list[Row] = []
-    with sides.ours(*topics) as ours, sides.geth() as theirs:
+    words = _words(*topics, is_feed=is_feed)
+    with sides.ours(*topics, is_feed=is_feed) as ours, sides.geth() as theirs:
         both: tuple[Side, Side] = (ours, theirs)
         for side in both:
             side.load.order("open", count=SENDERS, in_flight=SENDERS)
@@ -120,10 +153,60 @@ def _messages(repeats: int, topics: list[str], words: str, goals: dict[int, floa
                     arrived = side.messages() - before[0]
                     if arrived < count:
                         raise BenchError(f"{arrived} of {count} messages arrived")
-                    if repeat:  # the first warms buffers up
+                    if repeat:  # the first one only warms up buffers
                         values.append(_spent(before[1], after, count))
             rows.append(Row(f"CPU per message of {size:,} B, {words}", "µs", spent[ours], spent[theirs], Goal(goals[size])))
     return rows
+
+
+def lone(repeats: int) -> list[Row]:
+    """Inbound messages that nobody reads, each in a read of its own."""
+    return _lone(repeats, dict.fromkeys(ROUNDS, 1.0))
+
+
+def lone_read(repeats: int) -> list[Row]:
+    """Inbound messages with one reader that counts them, each in a read of its own."""
+    return _lone(repeats, READ_GOALS, "eth.")
+
+
+def lone_feed(repeats: int) -> list[Row]:
+    """Inbound messages with one program that counts them by a feed, each in a read of its own."""
+    return _lone(repeats, READ_GOALS, "eth.", is_feed=True)
+
+
+def _lone(repeats: int, goals: dict[int, float], *topics: str, is_feed: bool = False) -> list[Row]:
+    """One writer goes round many sessions, and begins a round when the messages of the last one have been read."""
+    rows: list[Row] = []
+    words = _words(*topics, is_feed=is_feed)
+    with sides.ours(*topics, is_feed=is_feed) as ours, sides.geth() as theirs:
+        both: tuple[Side, Side] = (ours, theirs)
+        for side in both:
+            side.load.order("open", count=ROUND_SESSIONS, in_flight=CROWD)
+        for size, rounds in ROUNDS.items():
+            count = ROUND_SESSIONS * rounds
+            spent: dict[Side, list[float]] = {side: [] for side in both}
+            for repeat in range(repeats + 1):
+                for side, values in spent.items():
+                    arrived, before = side.messages(), side.cpu()
+                    side.load.order("round", count=rounds, size=size)
+                    if topics:
+                        side.await_read(count)
+                    after = _cpu_after(side, arrived + count)
+                    if repeat:  # the first one only warms up buffers
+                        values.append(_spent(before, after, count))
+            name = f"CPU per lone message of {size:,} B, {words}"
+            rows.append(Row(name, "µs", spent[ours], spent[theirs], Goal(goals[size])))
+    return rows
+
+
+def _cpu_after(side: Side, total: int) -> dict[str, int]:
+    """The CPU used once the server has taken this many messages: on a busy machine the last ones take a while."""
+    for _ in range(ARRIVAL_LOOKS):
+        used = side.cpu()
+        arrived = side.messages()
+        if arrived >= total:
+            return used
+    raise BenchError(f"{total - arrived} of the messages have not arrived")
 
 
 def broadcast(repeats: int) -> list[Row]:
@@ -150,7 +233,7 @@ def broadcast(repeats: int) -> list[Row]:
 
 
 def burst(repeats: int) -> list[Row]:
-    """Announcements from very many peers within a second: what is lost, and how late the worker's loop is meanwhile.
+    """Announcements from very many peers within a second: how many are lost, and how late the worker's loop is meanwhile.
 
     The lag is the worst lateness of the loop's 100 ms timer, as `status` shows it for each second.
     """
@@ -160,7 +243,7 @@ def burst(repeats: int) -> list[Row]:
         ours.load.order("open", count=BURST_SESSIONS, in_flight=CROWD)
         for _ in range(repeats):
             ours.load.order("hold", kind="announcements", count=BURST_FRAMES, size=BURST_HASHES)
-            sleep(2 * PULSE_SECONDS)  # the lag until now is another's
+            sleep(2 * PULSE_SECONDS)  # the lag until now belongs to other work
             ours.reader.order("await", count=0)
             reading = ours.reader.begin("await", count=BURST_SESSIONS * BURST_FRAMES)
             release = ours.load.begin("release", slices=BURST_SLICES, seconds=BURST_SECONDS)
@@ -169,7 +252,7 @@ def burst(repeats: int) -> list[Row]:
                 lag = max(lag, ours.loop_lag_ms())
                 sleep(LAG_STEP_SECONDS)
                 if ours.load.answer(release) is None or ours.reader.answer(reading) is None:
-                    ends_at = monotonic() + PULSE_SECONDS  # what the worker tells next is still of the burst
+                    ends_at = monotonic() + PULSE_SECONDS  # the worker's next report still covers the burst
             lags.append(lag)
             read = ours.reader.answer(reading)
             lost.append(float(BURST_SESSIONS * BURST_FRAMES - (read or {"count": 0})["count"]))
@@ -181,7 +264,7 @@ def burst(repeats: int) -> list[Row]:
 
 
 def memory(repeats: int) -> list[Row]:
-    """Resident memory of idle sessions; each repeat on fresh processes, as what was freed may stay resident."""
+    """Resident memory of idle sessions. Each repeat has fresh processes, because freed memory may stay resident."""
     found: dict[str, list[float]] = {"ours": [], "geth": []}
     for _ in range(repeats):
         for name, values in found.items():
@@ -196,7 +279,7 @@ def memory(repeats: int) -> list[Row]:
 
 
 def workers(repeats: int) -> list[Row]:
-    """The same crowd on one, two and four workers: what a session costs is to be the same."""
+    """The same crowd on one, two and four workers: the cost of a session should be the same."""
     with ExitStack() as stack:
         fleets = {count: stack.enter_context(sides.ours("session.", workers=count)) for count in (1, 2, 4)}
         spent: dict[int, list[float]] = {count: [] for count in fleets}
@@ -215,7 +298,7 @@ def workers(repeats: int) -> list[Row]:
 
 
 def latency(repeats: int) -> list[Row]:
-    """From the load's stamp before sealing to the reader's hands, at half of what one worker carries."""
+    """The time from the load's stamp before sealing until the reader has the event, at half of what one worker carries."""
     median: list[float] = []
     worst: list[float] = []
     with sides.ours("eth.") as ours:
@@ -226,7 +309,7 @@ def latency(repeats: int) -> list[Row]:
             start = monotonic()
             ours.load.order("release")
             ours.await_read(count)
-            # Sent alone would count what the kernel's buffers hold as carried.
+            # Counting sent messages would include those that are still in the kernel's buffers.
             rate = count / (monotonic() - start)
             ours.reader.order("delays")
             sent = ours.load.order("pace", rate=rate / 2, seconds=LATENCY_SECONDS, size=LATENCY_BYTES)["sent"]
@@ -241,7 +324,7 @@ def latency(repeats: int) -> list[Row]:
 
 
 def held(_repeats: int) -> list[Row]:
-    """Very many sessions for a long time: pings go both ways, none is lost, memory stays."""
+    """Very many sessions for a long time: pings go both ways, no session is lost, memory does not grow."""
     with sides.ours("session.closed", workers=HELD_WORKERS) as ours:
         ours.load.order("open", count=HELD_SESSIONS, in_flight=CROWD)
         sleep(HELD_SETTLE_SECONDS)
@@ -266,16 +349,44 @@ def held(_repeats: int) -> list[Row]:
     ]
 
 
+def cost_per_byte(repeats: int) -> list[Row]:
+    """The cost, per byte, of one peer that sends one kind of message as fast as it is read."""
+    found: dict[str, list[float]] = {kind: [] for kind in FLOOD_KINDS}
+    forged: list[float] = []
+    with sides.ours() as ours:
+        for _ in range(repeats):
+            for kind, values in found.items():
+                with sides.flooding(ours, kind, FLOOD_SECONDS + FLOOD_SETTLE_SECONDS + 1.0):
+                    sleep(FLOOD_SETTLE_SECONDS)
+                    before = ours.cpu(), ours.bytes_in()
+                    sleep(FLOOD_SECONDS)
+                    after = ours.cpu(), ours.bytes_in()
+                taken = after[1] - before[1]
+                if taken <= 0:
+                    raise BenchError(f"nothing was taken of a peer that sends {kind}")
+                values.append((sum(after[0].values()) - sum(before[0].values())) / taken)
+            start = ours.cpu()
+            sent = sides.forge_auths(ours, FORGED_AUTHS)
+            forged.append((sum(ours.cpu().values()) - sum(start.values())) / sent)
+    rows = [Row(f"CPU per byte that a peer sends, {kind}", "ns", values) for kind, values in found.items()]
+    return [*rows, Row("CPU per byte that a stranger sends, forged auth and its connection", "ns", forged)]
+
+
 GROUPS: Final[dict[str, Callable[[int], list[Row]]]] = {
     "session-single": session_single,
     "session-crowd": session_crowd,
     "messages": messages,
     "unread": unread,
+    "lone": lone,
+    "lone-read": lone_read,
+    "feed": feed,
+    "lone-feed": lone_feed,
     "broadcast": broadcast,
     "burst": burst,
     "memory": memory,
     "workers": workers,
     "latency": latency,
+    "cost-per-byte": cost_per_byte,
 }
-# What takes long is measured only where it is asked for.
+# Rows that take long are measured only on request.
 LONG: Final[dict[str, Callable[[int], list[Row]]]] = {"held": held}

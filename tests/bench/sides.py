@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,12 +14,14 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
+from rlpx.protocol.rlpx.crypto import PrivateKey
+from rlpx.protocol.rlpx.handshake import Initiator
 from tests.bench.profiles import profiled
 from tests.bench.reckoning import cpu_nanoseconds, pin, resident_bytes
 from tests.interop.clients import go_program, write_chain_file
-from tests.system.harness import ROOT, SUBSCRIBE_SECONDS, JsonProgram, RunningEngine, working_folder
+from tests.system.harness import IMPORT_PATH, ROOT, JsonProgram, RunningEngine, working_folder
 
-# What is measured has one core for itself, all else another; on a machine of one core they share it.
+# The measured side has one core to itself, everything else another; on a machine with one core they share it.
 _CORES: Final = sorted(os.sched_getaffinity(0))
 LOAD_CORE: Final = _CORES[0]
 SERVER_CORE: Final = _CORES[1 % len(_CORES)]
@@ -25,12 +29,14 @@ MODULE: Final = Path(__file__).resolve().parent / "geth"
 # The longest order is a paced load; on a slow machine thousands of handshakes take a minute.
 ORDER_SECONDS: Final = 300.0
 ORDER_STEP_SECONDS: Final = 0.01
-# After the load has its last answer: reports to the engine process, batches, and ends of goroutines.
+# Work that follows the load's last answer: reports to the engine process, batches, and ends of goroutines.
 SETTLE_SECONDS: Final = 0.2
-# Of peers at a time; nothing here is to be refused.
-LIMITS: Final = ("--limits.max-active-inbound", "20000")
+# The limit of peers: none may be refused here, and a process with 20,000 descriptors holds them all.
+LIMITS: Final = ("--limits.max-active-inbound", "12000")
+# A feed may wait as long as a subscriber: the bench measures the cost of events, and none may be lost.
+FEED_QUEUE: Final = ("--feeds.queue-bytes", str(64 * 1024 * 1024))
 
-# Where the samples of our processes go; none is taken without it.
+# The folder for samples of our processes; without it none are taken.
 profile_folder: ContextVar[Path | None] = ContextVar("profile_folder", default=None)
 
 
@@ -46,13 +52,13 @@ class Program(JsonProgram):
         self._orders = 0
 
     def begin(self, what: str, **arguments: Any) -> int:
-        """Give an order; its number."""
+        """Give an order; returns its number."""
         self._orders += 1
         self.do(what, id=self._orders, **arguments)
         return self._orders
 
     def answer(self, order: int) -> dict[str, Any] | None:
-        """What it has answered so far. Raises `BenchError` where the order failed."""
+        """The answers so far. Raises `BenchError` if the order failed."""
         if failed := self.of("failed", id=order):
             raise BenchError(f"order failed: {failed[0]['error']}")
         if done := self.of("done", id=order):
@@ -72,7 +78,7 @@ class Program(JsonProgram):
 
 
 class Side(ABC):
-    """A server under a load. `processes` are those whose cost counts, by their part."""
+    """A server under a load. `processes` are the processes whose cost counts, by part."""
 
     def __init__(self, load: Program, processes: dict[str, list[int]]) -> None:
         self.load = load
@@ -89,15 +95,15 @@ class Side(ABC):
 
     @abstractmethod
     def messages(self) -> int:
-        """How many messages, pings perhaps included, the server has had of the sessions that it has now."""
+        """How many messages, perhaps including pings, the server has received on its present sessions."""
 
     @abstractmethod
     def await_read(self, count: int) -> None:
-        """Until whoever counts the messages has counted so many more. Raises `BenchError` where some were lost."""
+        """Wait until this many more messages have been counted. Raises `BenchError` if some were lost."""
 
     @abstractmethod
     def broadcast(self, size: int, count: int) -> None:
-        """So many messages of a size to every peer."""
+        """Send this many messages of one size to every peer."""
 
 
 class Ours(Side):
@@ -117,16 +123,20 @@ class Ours(Side):
         if read["count"] != count or read["missed"]:
             raise BenchError(f"of {count} events {read['count']} were read, {read['missed']} are known to be lost")
 
+    def bytes_in(self) -> int:
+        """The number of messages that the present sessions have received."""
+        return sum(session["bytes_in"] for session in self.engine.call("sessions")["sessions"])
+
     def sessions(self) -> int:
-        """Active ones."""
+        """The number of active sessions."""
         return self.engine.counts()[2]
 
     def loop_lag_ms(self) -> float:
-        """The worst of the workers' in the last second that they told of."""
+        """The worst loop lag of any worker, in the last second that they reported."""
         return max(worker["loop_lag_ms"] or 0.0 for worker in self.engine.call("status")["workers"])
 
     def broadcast(self, size: int, count: int) -> None:
-        """By the command of that name."""
+        """Use the command `broadcast`."""
         payload = bytes.fromhex(self.load.order("payload", size=size)["payload"].removeprefix("0x"))
         for _ in range(count):
             self.engine.client.call("broadcast", attachment=payload, capability="eth", message="Transactions")
@@ -143,37 +153,42 @@ class Geth(Side):
         return int(self.server.order("counts")["messages"])
 
     def await_read(self, count: int) -> None:
-        """The handler itself has counted them."""
+        """The handler itself counts them."""
 
     def broadcast(self, size: int, count: int) -> None:
-        """By `p2p.Send`."""
+        """Use `p2p.Send`."""
         self.server.order("broadcast", size=size, count=count)
 
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """What is started here runs on one core, and knows it: Go takes its number of threads from that."""
+    """Whatever is started within it runs on one core. Go derives its number of threads from that."""
     os.sched_setaffinity(0, {core})
     try:
         yield
     finally:
-        # All our threads: ZeroMQ's may have been started here as well.
+        # All our threads, because ZeroMQ may have started some here.
         pin([os.getpid()], LOAD_CORE)
 
 
 @contextmanager
-def ours(*topics: str, workers: int = 1) -> Iterator[Ours]:
-    """Our engine with so many workers, and one reader of these topics; without any, nobody reads."""
+def ours(*topics: str, workers: int = 1, is_feed: bool = False) -> Iterator[Ours]:
+    """Our engine with this many workers and one reader of these topics; without topics there is no reader.
+
+    `is_feed`: it reads a feed of the first worker, and no socket of the engine process.
+    """
     with ExitStack() as stack:
         chain_file = write_chain_file(_chain(), stack.enter_context(working_folder()) / "bench.toml")
         with on_core(SERVER_CORE):
-            engine = stack.enter_context(RunningEngine(*LIMITS, chain=str(chain_file), workers=workers))
+            engine = stack.enter_context(
+                RunningEngine(*LIMITS, *FEED_QUEUE, chain=str(chain_file), workers=workers, is_read=False)
+            )
         load = stack.enter_context(_load(engine.enode))
-        command = [sys.executable, "-P", "-m", "tests.bench.reader", str(engine.run_dir)]
+        module = "tests.bench.feed_reader" if is_feed else "tests.bench.reader"
+        command = [sys.executable, "-P", "-m", module, str(engine.run_dir)]
         with on_core(LOAD_CORE):
             reader = stack.enter_context(Program([*command, *(topics or ["nothing"])]))
         reader.wait("ready")
-        sleep(SUBSCRIBE_SECONDS)
         side = Ours(engine, load, reader)
         folder = profile_folder.get()
         if folder is not None:
@@ -191,12 +206,51 @@ def geth() -> Iterator[Geth]:
         yield Geth(server, load)
 
 
+@contextmanager
+def flooding(side: Ours, kind: str, seconds: float) -> Iterator[None]:
+    """One peer that sends one kind of message as fast as it is read."""
+    host, port = side.engine.address
+    arguments = [host, str(port), side.engine.node_id.hex(), kind, "1", str(seconds)]
+    with on_core(LOAD_CORE):
+        flood = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tests.system.flood", *arguments],
+            env={**os.environ, "PYTHONPATH": IMPORT_PATH},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    try:
+        if flood.stdout is None or flood.stdin is None or flood.stdout.readline() != "ready\n":
+            raise BenchError(f"the flood of {kind} did not begin")
+        flood.stdin.write("\n")
+        flood.stdin.flush()
+        yield
+    finally:
+        flood.kill()
+        flood.communicate()
+
+
+def forge_auths(side: Ours, count: int) -> int:
+    """Make connections that each send an auth of the right length with a wrong tag; returns the bytes of all of them."""
+    sent = 0
+    for _ in range(count):
+        key = PrivateKey.generate(os.urandom)
+        auth = Initiator(key, side.engine.node_id, os.urandom).auth
+        forged = auth[:-1] + bytes([auth[-1] ^ 1])
+        with socket.create_connection(side.engine.address) as stranger:
+            stranger.sendall(forged)
+            # Wait until the engine closes.
+            stranger.recv(1)
+        sent += len(forged)
+    return sent
+
+
 def _load(enode: str) -> Program:
     with on_core(LOAD_CORE):
         return Program([go_program(MODULE, "bench-load", "./load"), enode])
 
 
 def _chain() -> dict[str, Any]:
-    """What the load says of the chain: geth computed its genesis hash and fork ids."""
+    """The chain as the load describes it: geth computed its genesis hash and fork ids."""
     with Program([go_program(MODULE, "bench-load", "./load")]) as load:
         return load.wait("chain")

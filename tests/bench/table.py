@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def show(rows: list[list[str]]) -> str:
-    """Columns as wide as their widest cell; all but the first to the right."""
+    """Columns as wide as their widest cell; all but the first are aligned to the right."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -53,7 +53,7 @@ def test_a_table_says_what_is_reached() -> None:
 
 
 def test_a_profile_counts_a_function_once_in_each_stack() -> None:
-    run, seal = "run (workers/worker.py:1)", "seal (protocol/frames.py:2)"
+    run, seal = "run (workers/worker.py:1)", "seal (protocol/rlpx/frames.py:2)"
     shown = top(f"main;{run};{run};0x7f (libz.so) 3\nmain;{seal} 1\nmain;epoll_pwait (libc.so.6) 9\n").splitlines()
     assert shown[1:3] == ["   75.0%  in (libz.so)", f"   25.0%  {seal}"]
     assert shown[4:] == [f"   75.0%  {run}", f"   25.0%  {seal}"]

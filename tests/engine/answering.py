@@ -1,4 +1,4 @@
-"""An engine of a few lines: whatever a client calls is answered by a function."""
+"""An engine of a few lines: a function answers whatever a client calls."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 import orjson
 import zmq
 
-from engine.config import RunDir
+from rlpx.engine.settings.run_dir import RunDir
 
-Answer = Callable[[dict[str, Any], list[bytes]], list[bytes]]
+# The replies, each of one frame or several.
+Answer = Callable[[dict[str, Any], list[bytes]], list[bytes] | list[tuple[bytes, ...]]]
 
 
 @contextmanager
 def answering(folder: Path, answer: Answer, endpoint: str = "") -> Iterator[str]:
-    """An engine in a thread that answers each request with the given replies; where it is."""
+    """An engine in a thread that answers each request with the given replies; yields its endpoint."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
     router.setsockopt(zmq.LINGER, 0)
@@ -33,7 +34,7 @@ def answering(folder: Path, answer: Answer, endpoint: str = "") -> Iterator[str]
                 router.close()
                 return
             for reply in answer(orjson.loads(body), attachments):
-                router.send_multipart([identity, reply])
+                router.send_multipart([identity, *(reply if isinstance(reply, tuple) else (reply,))])
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -45,5 +46,5 @@ def answering(folder: Path, answer: Answer, endpoint: str = "") -> Iterator[str]
 
 
 def result(request: dict[str, Any], value: object) -> bytes:
-    """A reply that went well."""
+    """A successful reply."""
     return orjson.dumps({"jsonrpc": "2.0", "id": request["id"], "result": value})

@@ -1,31 +1,26 @@
-"""The scene as a fixture."""
+"""Engines for tests."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog.testing
 
-from tests.engine.scene import Scenario, running
+from tests.engine.harness import EngineHarness, MakeEngine, running
 
 
 @pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a scenario with an engine of these settings."""
+def make_engine(tmp_path: Path) -> MakeEngine:
+    """`async with make_engine(limits=…)`: an engine with these settings, whose log is kept from the output."""
 
-    def run_it(scenario: Scenario, *, run: Callable[..., None] = asyncio.run, **changes: Any) -> None:
-        async def scene() -> None:
-            async with running(tmp_path, monkeypatch, **changes) as made:
-                await scenario(made)
-
+    @asynccontextmanager
+    async def made(**changes: Any) -> AsyncIterator[EngineHarness]:
         with structlog.testing.capture_logs():
-            run(scene())
+            async with running(tmp_path, **changes) as harness:
+                yield harness
 
-    return run_it
-
-
-Play = Callable[..., None]
+    return made

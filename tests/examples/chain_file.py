@@ -1,7 +1,7 @@
-"""A chain from two files: blocks as `geth export` writes them, and their receipts in the same manner.
+"""A chain from two files: blocks as `geth export` writes them, and their receipts in the same way.
 
-Both are RLP items one behind the other: the blocks from the genesis on, and for each block the list of its receipts as
-consensus encodes them.
+Both files are RLP items one after another: the blocks from the genesis on, and for each block the list of its receipts in
+the consensus encoding.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from protocol.eth_messages import MAX_RECEIPT_ELEMENTS, HeadersQuery
-from protocol.eth_messages_chain import MAX_BLOCK_TRANSACTIONS, Block, BlockBody, BloomReceipt, Header, bloom_receipt
-from protocol.eth_messages_shapes import Shape, Source, list_of, record
+from rlpx.protocol.eth.chain import MAX_BLOCK_TRANSACTIONS, Block, BlockBody, BloomReceipt, Header, bloom_receipt
+from rlpx.protocol.eth.messages import MAX_RECEIPT_ELEMENTS, HeadersQuery
+from rlpx.protocol.eth.schema import Shape, Source, list_of, record
 
 
 class StoredBlock(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Chain:
         return self.blocks[-1].header
 
     def headers(self, query: HeadersQuery, at_most: int) -> tuple[Header, ...]:
-        """The headers from a number or hash on, in either direction, every so many; none where the first is unknown."""
+        """Headers from a number or hash on, in either direction, with a step; none if the first is unknown."""
         start = query.start
         if isinstance(start, bytes):
             if start not in self.by_hash:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from engine.client import Request
-from protocol import eth_messages
-from protocol.eth_messages import BlockHeaders, GetBlockHeaders, HeadersQuery
-from protocol.eth_messages_chain import HEADER, Header
-from protocol.rlp import join
+from rlpx.engine.client import Request
+from rlpx.protocol.eth import messages as eth_messages
+from rlpx.protocol.eth.chain import HEADER, Header
+from rlpx.protocol.eth.messages import BlockHeaders, GetBlockHeaders, HeadersQuery
+from rlpx.protocol.rlp import join
 from tests.examples.chain_file import Chain
 from tests.examples.full_node import FullNode, Pool
 
@@ -47,6 +47,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> FullNode:
 )
 def test_headers_are_those_that_were_asked_for(node: FullNode, query: HeadersQuery, expected: list[int]) -> None:
     payload = eth_messages.encode(69, GetBlockHeaders(7, query))
-    answer = eth_messages.decode(69, 4, node.answer(Request("eth.GetBlockHeaders", 1, "ab", 69, 7, payload)))
+    answer = node.answer(Request("eth.GetBlockHeaders", 1, "ab", 69, 7, payload))
     assert isinstance(answer, BlockHeaders)
     assert [item.number for item in answer.headers] == expected

@@ -1,4 +1,4 @@
-"""The inputs that are kept: a folder a target, each input there for a step in `protocol/` that no smaller one takes."""
+"""The inputs that are kept, in one folder per target: each takes a step in `protocol/` that no smaller one takes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from rlpx.protocol import errors
 from tests.fuzz.targets import Target
 
 CORPUS: Final = Path(__file__).parent / "corpus"
-# Found ones are short as a rule; what takes more than this to reach a branch is not worth its place in the repository.
+# Most findings are short; one that needs more than this to reach a branch is not worth its place in the repository.
 MAX_KEPT_BYTES: Final = 1024
-_CODE: Final = str(Path(__file__).parents[2] / "protocol")
+_CODE: Final = str(Path(errors.__file__).parent)
 
 # A file, a line, and the line before it in the same function.
 Step = tuple[str, int, int]
 
 
 def read(folder: Path) -> list[bytes]:
-    """The inputs in a folder, in the order of their names; none where there is no folder."""
+    """The inputs in a folder, in the order of their names; none if there is no folder."""
     return [file.read_bytes() for file in sorted(folder.glob("*"))]
 
 
@@ -35,7 +36,7 @@ def write(folder: Path, inputs: Iterable[bytes]) -> None:
 
 
 def minimised(target: Target, inputs: Iterable[bytes]) -> list[bytes]:
-    """The smallest inputs that together take every step that all of them take."""
+    """The smallest inputs that together take every step that any of them takes."""
     kept = []
     taken: set[Step] = set()
     for data in sorted(set(inputs), key=lambda data: (len(data), data)):
@@ -65,7 +66,7 @@ def steps(target: Target, data: bytes) -> set[Step]:
 
         return on_line
 
-    # Whoever measures the tests' own coverage goes on afterwards.
+    # Coverage measurement of the tests themselves continues afterwards.
     before_us = sys.gettrace()
     sys.settrace(on_call)
     try:

@@ -6,8 +6,8 @@ import sys
 
 import atheris
 
-# What is imported here is instrumented: an input that takes a new branch of it is kept and changed further.
-with atheris.instrument_imports(include=["protocol"]):
+# Modules imported here are instrumented: an input that takes a new branch in them is kept and mutated further.
+with atheris.instrument_imports(include=["rlpx.protocol"]):
     from tests.fuzz.targets import TARGETS
 
 if __name__ == "__main__":

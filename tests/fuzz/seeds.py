@@ -1,14 +1,19 @@
-"""Where fuzzing begins: well-formed inputs of each target, from our own encoders and from the published vectors."""
+"""The seeds of fuzzing: well-formed inputs of each target, from our own encoders and from the published vectors."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from protocol import control, eth, eth_messages, p2p, rlp, snap, snap_messages
-from protocol.errors import DisconnectReason, UsageError
-from protocol.events import Stage
-from protocol.forkid import ForkId
-from protocol.p2p import Hello
+from rlpx.protocol import rlp
+from rlpx.protocol.bus import control, zmtp
+from rlpx.protocol.errors import DisconnectReason, ErrorName, UsageError
+from rlpx.protocol.eth import eth, snap, snap_messages
+from rlpx.protocol.eth import messages as eth_messages
+from rlpx.protocol.eth.forkid import ForkId
+from rlpx.protocol.eth.status import local_status
+from rlpx.protocol.lifecycle import Stage
+from rlpx.protocol.rlpx import p2p
+from rlpx.protocol.rlpx.p2p import Hello
 from tests.fuzz.targets import (
     OURS,
     RAW_STAGES,
@@ -32,8 +37,8 @@ from tests.pair import (
     key,
     seeded,
 )
-from tests.protocol.test_eth_messages import SAMPLES as ETH_SAMPLES
-from tests.protocol.test_snap_messages import SAMPLES as SNAP_SAMPLES
+from tests.protocol.eth.test_messages import SAMPLES as ETH_SAMPLES
+from tests.protocol.eth.test_snap_messages import SAMPLES as SNAP_SAMPLES
 from tests.vectors import load
 
 RLP: Final = [
@@ -75,9 +80,41 @@ def seeds() -> dict[str, list[bytes]]:
             for version in snap.VERSIONS
         },
         "control": [b"\x00\x14" + stream for stream in streams()],
+        "zmtp": users(),
+        "call": calls(),
+        "feed-head": feed_heads(),
+        "feed-filter": [
+            bytes((index, number)) + payload
+            for index, version in enumerate(eth.VERSIONS)
+            for number, payload in eth_payloads(version)
+        ],
         "session-frames": conversations(),
         "session-bytes": raw_streams(),
     }
+
+
+def calls() -> list[bytes]:
+    """Requests for what programs ask most, with a frame and without."""
+    start = b'{"jsonrpc":"2.0","id":7,"method":'
+    return [
+        b"\x01\x01\xc0" + start + b'"send","params":{"session":1,"capability":"eth","message":"Transactions","raw":true}}',
+        b"\x00" + start + b'"request","params":{"session":1,"capability":"eth","message":3,"payload":"0xc0","timeout_s":5}}',
+        b"\x01\x00" + start + b'"broadcast","params":{"capability":"wit","message":"5","shared":"eth/69","except":[1,2]}}',
+        b"\x00" + start + b'"disconnect","params":{"session":1,"reason":"useless_peer"}}',
+        b"\x00" + start + b'"ban","params":{"address":"192.0.2.1","seconds":1e3}}',
+        b"\x00" + start + b'"status"}',
+    ]
+
+
+def feed_heads() -> list[bytes]:
+    """What a program says of a feed."""
+    where = b'{"session":[1,2],"peer":"ab","client":"Geth","shared":"eth/69","direction":"inbound","types":[3],"min_size":5}'
+    return [
+        b'{"feed":1,"topics":["session.","eth."],"where":%b,"credit":5,"lossless":true,"snapshot":true}' % where,
+        b'{"feed":1,"credit":9007199254740991}',
+        b'{"feed":9,"close":true}',
+        b'{"token":5}',
+    ]
 
 
 def hello_payloads() -> list[bytes]:
@@ -89,14 +126,14 @@ def hello_payloads() -> list[bytes]:
 
 
 def disconnect_payloads() -> list[bytes]:
-    """A Disconnect of ours, and all spellings that others accept."""
+    """A Disconnect of ours, and all forms that others accept."""
     accepted = [bytes.fromhex(case["payload"]) for case in load("p2p_hello_disconnect")["disconnect_payload_accept"]]
     return [p2p.deflate(p2p.encode_disconnect(DisconnectReason.TOO_MANY_PEERS)), *accepted]
 
 
 def status(version: int) -> bytes:
-    """A Status that passes."""
-    return eth.local_status(version, CHAIN, WALL_SECONDS).encode()
+    """A Status that passes all checks."""
+    return local_status(version, CHAIN, WALL_SECONDS).encode()
 
 
 def fork_ids() -> list[bytes]:
@@ -129,12 +166,27 @@ def encoded(language: Any, version: int, samples: Any) -> list[tuple[int, bytes]
     return found
 
 
+def users() -> list[bytes]:
+    """What a caller and a subscriber send after their greetings."""
+    ready = [zmtp.command(b"READY", zmtp.metadata({"Socket-Type": name, "Identity": b""})) for name in (b"DEALER", b"SUB")]
+    ping = zmtp.command(b"PING", b"\x00\x0acontext")
+    return [
+        b"\x01\x05" + ready[0] + zmtp.encode([b"", b"{}"]) + ping + zmtp.encode([bytes(280)]),
+        b"\x00\x07"
+        + ready[1]
+        + zmtp.command(b"SUBSCRIBE", b"eth.")
+        + zmtp.encode([b"\x01snap."])
+        + zmtp.encode([b"\x00eth."]),
+        b"\x00\x01" + ready[1] + zmtp.encode([b"x", b"y"]) + zmtp.command(b"CANCEL", b"eth."),
+    ]
+
+
 def streams() -> list[bytes]:
-    """Commands, and reports, as they go between processes."""
+    """Commands and reports as processes exchange them."""
     call, session = control.CallId(1), control.SessionId(2)
     commands: list[Any] = [
-        control.Dial(session, THEIRS.id, "127.0.0.1", 30303),
-        control.Judge(session, DisconnectReason.TOO_MANY_PEERS, "full"),
+        control.Dial(session, THEIRS.id, (("127.0.0.1", 30303),)),
+        control.Verdict(session, DisconnectReason.TOO_MANY_PEERS, "full"),
         control.Broadcast(call, (session,), eth.NAME, 2, rlp.encode([])),
         control.SetHead(call, CHAIN.head),
         control.SetProtocols(call, PROTOCOLS, ("snap",)),
@@ -142,8 +194,8 @@ def streams() -> list[bytes]:
     reports: list[Any] = [
         control.Ready(5),
         control.SessionAuthenticated(session, THEIRS.id),
-        control.Sent(call, 3, {5: "queue_full"}),
-        control.Reply(call, "not_shared", "words"),
+        control.Sent(call, 3, {5: ErrorName.QUEUE_FULL}),
+        control.Reply(call, ErrorName.NOT_SHARED, "words"),
         control.Pulse(0, 1.5, 1000, 0, 0),
         control.LogLine("info", "words"),
     ]
@@ -151,7 +203,7 @@ def streams() -> list[bytes]:
 
 
 def conversations() -> list[bytes]:
-    """A peer that says the right things from each stage on, and then what eth has, in the form of `session_frames`."""
+    """A peer that behaves well from each stage on, then sends every eth message, in the form of `session_frames`."""
     last = len(STAGES) * eth.VERSIONS.index(69)
     hello = message(HELLO, hello_payloads()[0].replace(THEIRS.id, RawPeer().key.id), how=1)
     right_status = message(ETH, status(69))
@@ -172,7 +224,7 @@ def message(code: int, payload: bytes, *, how: int = 0) -> bytes:
 
 
 def raw_streams() -> list[bytes]:
-    """An auth to the session, cut and whole, and one that somebody else is meant to read."""
+    """An auth to the session, cut and whole, and one that is meant for another recipient."""
     auth = RawPeer().opening()
     stage = bytes([RAW_STAGES.index(Stage.AUTH)])
     stranger = handshake_packet(RLP[2], OURS.point, seeded(1))

@@ -1,6 +1,6 @@
-"""What a session holds for a peer is a small multiple of what the peer still has to finish, however it cuts its bytes.
+"""The memory that a session holds for a peer is a small multiple of what is unfinished, however the bytes are cut.
 
-Measured on the objects themselves (`tests.pair.held_bytes`), not by the counter of the code under test.
+It is measured on the objects themselves (`tests.pair.held_bytes`), not by the counter of the code under test.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from typing import Final
 
 import pytest
 
-from protocol.events import MessageReceived, Stage
-from protocol.handshake import MAX_PACKET_BYTES
+from rlpx.protocol.lifecycle import Stage
+from rlpx.protocol.rlpx.handshake import MAX_PACKET_BYTES
+from rlpx.protocol.session.events import MessageReceived
 from tests.pair import ETH, RawPeer, Wire, held_bytes, key
 
 TRANSACTIONS: Final = ETH + 0x02
-# A session with nothing to wait for takes about 2 KiB beside what all sessions share.
+# A session that waits for nothing takes about 2 KiB in addition to what all sessions share.
 IDLE_BYTES: Final = 8 * 1024
-# Buffers may be larger than what is in them, and joined ones exist twice for a moment.
+# Buffers may be larger than their content, and while they are joined they exist twice.
 MULTIPLE: Final = 4
 
 
 @pytest.mark.parametrize("stage", [Stage.AUTH, Stage.ACK, Stage.HELLO, Stage.STATUS, Stage.VERDICT, Stage.ACTIVE])
 def test_a_session_that_waits_is_small(stage: Stage) -> None:
     peer = RawPeer.at(stage, is_dialer=stage is not Stage.ACK)
-    peer.session.outgoing()
+    peer.session.data_to_send()
     assert held_bytes(peer.session) < IDLE_BYTES
 
 
 @pytest.mark.parametrize("piece", [1, 2, 7, 100, 5000])
 def test_a_handshake_packet_that_does_not_end_is_held_once(piece: int) -> None:
     peer = RawPeer.at(Stage.AUTH)
-    size = MAX_PACKET_BYTES.to_bytes(2, "big")
-    for chunk in Wire([piece]).carry(size + bytes(MAX_PACKET_BYTES - 1)):
+    # An uncompressed point: anything else is refused at once.
+    start = MAX_PACKET_BYTES.to_bytes(2, "big") + b"\x04"
+    for chunk in Wire([piece]).carry(start + bytes(MAX_PACKET_BYTES - 2)):
         assert peer.gives(chunk) == []
     assert held_bytes(peer.session) < IDLE_BYTES + MULTIPLE * MAX_PACKET_BYTES
 
@@ -52,10 +54,10 @@ def test_an_active_peer_s_frame_that_does_not_end_is_held_about_once(piece: int)
 
 
 def drip(peer: RawPeer, size: int, piece: int) -> None:
-    """Send a frame of `size` bytes in small pieces, all but its last byte."""
-    for chunk in Wire([piece]).carry(peer.cipher.seal(bytes(size))[:-1]):
+    """Send transactions of `size` bytes in small pieces, all but the last byte."""
+    for chunk in Wire([piece]).carry(peer.cipher.seal(bytes([TRANSACTIONS]) + bytes(size - 1))[:-1]):
         assert peer.gives(chunk) == []
-    peer.session.outgoing()
+    peer.session.data_to_send()
 
 
 def test_a_frame_that_came_whole_is_not_held_any_more() -> None:
@@ -63,5 +65,5 @@ def test_a_frame_that_came_whole_is_not_held_any_more() -> None:
     noise = key(1).secret * 10_000
     frames = peer.sealed(TRANSACTIONS, noise) + peer.sealed(TRANSACTIONS, noise)
     assert [type(event) for event in peer.gives(frames + peer.sealed(TRANSACTIONS)[:20])] == [MessageReceived] * 2
-    peer.session.outgoing()
+    peer.session.data_to_send()
     assert held_bytes(peer.session) < IDLE_BYTES

@@ -1,4 +1,4 @@
-"""What fuzzing has found, and where it begins, holds without a fuzzer as well. `bin/fuzz` is where more is looked for."""
+"""The contracts hold for the seeds and for everything that fuzzing has found. `bin/fuzz` searches for more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rlpx import protocol
 from tests.fuzz import kept
 from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
@@ -32,3 +33,9 @@ def test_a_folder_holds_what_was_written_last(tmp_path: Path) -> None:
     kept.write(tmp_path, [b"one", b"two"])
     kept.write(tmp_path, [b"three"])
     assert kept.read(tmp_path) == [b"three"]
+
+
+def test_the_coverage_that_guides_fuzzing_is_that_of_protocol() -> None:
+    # Without atheris the module cannot be imported. Under another name nothing would be instrumented.
+    text = (Path(__file__).parent / "one.py").read_text()
+    assert f'instrument_imports(include=["{protocol.__name__}"])' in text

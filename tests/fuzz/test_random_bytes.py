@@ -1,6 +1,6 @@
-"""A session takes any bytes at any stage: `receive` never raises, nothing follows `Closed`, what it holds stays bounded.
+"""A session takes any bytes at any stage: `receive` never raises, nothing follows `Closed`, its memory stays bounded.
 
-20,000 inputs of fixed seeds, split by stage and by how far the peer gets before it turns mad: bare noise, handshake
+20,000 inputs from fixed seeds, divided by stage and by how far the peer gets before it misbehaves: bare noise, handshake
 packets that are well sealed around noise, and frames that are well sealed around noise. `tests.pair` checks the order of
 events after each input; the run takes well under a minute on one core.
 """
@@ -13,8 +13,8 @@ from typing import Final
 
 import pytest
 
-from protocol.eth import Role
-from protocol.events import Stage
+from rlpx.protocol.eth.table import MessageRole
+from rlpx.protocol.lifecycle import Stage
 from tests.pair import (
     DISCONNECT,
     EVERYBODY,
@@ -23,8 +23,8 @@ from tests.pair import (
     PING,
     PONG,
     RawPeer,
-    Recipe,
     Rlp,
+    SessionSpec,
     Wire,
     encoded,
     handshake_packet,
@@ -37,9 +37,9 @@ from tests.pair import (
 
 # A pending peer may make us hold one frame of 2 KiB, however small its pieces; an active one sends no longer ones here.
 HELD_BYTES: Final = 64 * 1024
-# What a byte may cost that came alone: Python's object around it and its place in a list.
+# The memory of a byte that came alone: Python's object around it and its place in a list.
 OVERHEAD: Final = 64
-# After so many inputs a fresh session begins, unless one ended before.
+# A fresh session begins after this many inputs, unless one ended before.
 INPUTS_PER_SESSION: Final = 40
 
 Noise = Callable[[random.Random, RawPeer], bytes]
@@ -49,7 +49,7 @@ Noise = Callable[[random.Random, RawPeer], bytes]
 
 
 def bare(rng: random.Random, _peer: RawPeer) -> bytes:
-    """Bytes of no meaning."""
+    """Random bytes."""
     return rng.randbytes(rng.choice((1, 2, 16, 31, 32, 33, 64, 500, 3000)))
 
 
@@ -69,7 +69,7 @@ def packet(rng: random.Random, peer: RawPeer) -> bytes:
 
 
 def handshake_body(rng: random.Random, peer: RawPeer) -> bytes:
-    """The fields of an auth or an ack, with signatures, keys and nonces of nobody, and some of them bent."""
+    """The fields of an auth or an ack with random signatures, keys and nonces, some of them malformed."""
     points = (key(rng.randrange(1, 9)).id, key(rng.randrange(1, 9)).id, rng.randbytes(64))
     auth: list[Rlp] = [rng.randbytes(64) + bytes([rng.randrange(5)]), rng.choice(points), rng.randbytes(32), 4]
     ack: list[Rlp] = [rng.choice(points), rng.randbytes(32), 4]
@@ -77,7 +77,7 @@ def handshake_body(rng: random.Random, peer: RawPeer) -> bytes:
 
 
 def frame(rng: random.Random, peer: RawPeer) -> bytes:
-    """A frame around a message: mostly one that fits the stage, else any; now and then with noise in it."""
+    """A frame around a message: mostly one that fits the stage, otherwise any; sometimes with noise in it."""
     if rng.random() < 0.01:
         content = b""
     elif rng.random() < 0.1:
@@ -90,7 +90,7 @@ def frame(rng: random.Random, peer: RawPeer) -> bytes:
 
 
 def fitting(rng: random.Random, peer: RawPeer) -> tuple[int, bytes]:
-    """A code that may come now, and what belongs to it, often bent."""
+    """A code that is allowed now, with its payload, often malformed."""
     shared = peer.session.shared
     if shared is None or shared.eth is None:
         offer: Rlp = [[b"eth", rng.randrange(64, 75)], bent(rng, [b"snap", 1]), [rng.randbytes(3), 1]]
@@ -104,7 +104,7 @@ def fitting(rng: random.Random, peer: RawPeer) -> tuple[int, bytes]:
     kind = rng.choice([kind for kind in shared.by_code[offset + 1 :] if kind is not None])
     if kind.name == "BlockRangeUpdate":
         return kind.code, encoded(bent(rng, [rng.getrandbits(9), rng.getrandbits(10), rng.randbytes(32)]))
-    if kind.role is not Role.ANNOUNCEMENT:
+    if kind.role is not MessageRole.ANNOUNCEMENT:
         return kind.code, encoded(bent(rng, [rng.getrandbits(rng.randrange(66)), item(rng, 1)]))
     return kind.code, rlp_like(rng)
 
@@ -123,7 +123,7 @@ def payload(rng: random.Random, body: bytes) -> bytes:
 
 
 def bent(rng: random.Random, fields: list[Rlp]) -> list[Rlp]:
-    """The fields as they are, in half of the cases; else with one lost, one more, or one that is something else."""
+    """The fields unchanged in half of the cases; otherwise one is missing, one is added, or one is something else."""
     index = rng.randrange(len(fields))
     match rng.randrange(8):
         case 0:
@@ -137,20 +137,20 @@ def bent(rng: random.Random, fields: list[Rlp]) -> list[Rlp]:
 
 
 def rlp_like(rng: random.Random) -> bytes:
-    """RLP of any shape; one in three is harmed."""
+    """RLP of any shape; one in three is damaged."""
     data = encoded(item(rng, 0))
     return data if rng.randrange(3) else harmed(rng, data)
 
 
 def item(rng: random.Random, depth: int) -> Rlp:
-    """Something that RLP can say."""
+    """Any value that RLP can express."""
     if depth < 20 and rng.random() < (0.9 if not depth else 0.4):
         return [item(rng, depth + 1) for _ in range(rng.randrange(6))]
     return rng.choice((rng.getrandbits(rng.randrange(1, 80)), rng.randbytes(rng.choice((0, 1, 4, 32, 33, 60, 64)))))
 
 
 def harmed(rng: random.Random, data: bytes) -> bytes:
-    """With some bytes changed, or without its end, or with more behind it."""
+    """The bytes with some changed, or cut, or with more behind them."""
     changed = bytearray(data)
     for _ in range(rng.randrange(1, 4)):
         if changed:
@@ -182,7 +182,7 @@ TARGETS: Final[dict[str, tuple[Stage, Noise, int]]] = {
 def test_any_bytes_at_any_stage(stage: Stage, noise: Noise, count: int) -> None:
     rng = random.Random(f"{stage} {noise.__name__}")  # noqa: S311 - the same inputs every time
     for first in range(0, count, INPUTS_PER_SESSION):
-        recipe = Recipe(seed=rng.randrange(1, 50), interest=rng.choice((EVERYBODY, NOBODY)))
+        recipe = SessionSpec(seed=rng.randrange(1, 50), interest=rng.choice((EVERYBODY, NOBODY)))
         peer = RawPeer.at(stage, recipe, is_dialer=stage is not Stage.ACK)
         waiting_bytes = 0
         for _ in range(first, min(first + INPUTS_PER_SESSION, count)):
@@ -204,15 +204,15 @@ def test_any_bytes_at_any_stage(stage: Stage, noise: Noise, count: int) -> None:
 
 
 def listen(peer: RawPeer) -> None:
-    """Take what the session wrote, as its driver does; a goodbye must be the last of it, and readable."""
+    """Take what the session wrote, as its driver does; a goodbye must come last, and be readable."""
     if peer.has_cipher:
         assert peer.goodbye is None or peer.session.is_closed
     else:
-        peer.session.outgoing()
+        peer.session.data_to_send()
 
 
 def check_silence(rng: random.Random, peer: RawPeer) -> None:
-    """Whatever comes after the end, nothing is told and nothing is written."""
+    """After the end nothing is reported or written, whatever arrives."""
     listen(peer)
     assert peer.gives(bare(rng, peer)) + peer.is_admitted() + peer.waits(1000) == []
-    assert peer.session.outgoing() == b""
+    assert peer.session.data_to_send() == b""

@@ -10,10 +10,10 @@ from typing import Any, Final
 import rlp as oracle
 from Crypto.Hash import keccak as crypto_keccak
 
-from protocol.eth_messages_chain import Header, Log, Receipt, Withdrawal
-from protocol.snap_messages import SlimAccount
+from rlpx.protocol.eth.chain import Header, Log, Receipt, Withdrawal
+from rlpx.protocol.eth.snap_messages import SlimAccount
 
-# A node is its fields; one that takes fewer bytes stands in its parent itself, others by their hash.
+# A node is its fields. If it takes fewer bytes than this it is embedded in its parent, otherwise its hash is.
 HASH_BYTES: Final = 32
 NIBBLES: Final = 16
 BLOOM_BITS: Final = 2048
@@ -32,14 +32,14 @@ EMPTY_CODE: Final = keccak(b"")
 
 
 def root_of(items: dict[bytes, bytes]) -> bytes:
-    """The root of a Merkle Patricia trie, no key of which begins another one (Yellow Paper, appendix D)."""
+    """The root of a Merkle Patricia trie in which no key is a prefix of another (Yellow Paper, appendix D)."""
     if not items:
         return EMPTY_ROOT
     return keccak(encode(_node(sorted((key.hex(), value) for key, value in items.items()), 0)))
 
 
 def _node(items: Sequence[tuple[str, bytes]], depth: int) -> list[Any]:
-    """The node of keys in nibbles, all equal in the first `depth` of them."""
+    """The node of these keys, in nibbles, whose first `depth` nibbles are equal."""
     first, last = items[0][0][depth:], items[-1][0][depth:]
     if len(items) == 1:
         return [_path(first, is_leaf=True), items[0][1]]
@@ -58,7 +58,7 @@ def _reference(node: list[Any]) -> Any:
 
 
 def _path(nibbles: str, *, is_leaf: bool) -> bytes:
-    """Nibbles in bytes: the first says whether it is a leaf's, and whether they are odd (appendix C)."""
+    """Nibbles as bytes; the first byte says whether it is a leaf, and whether their number is odd (appendix C)."""
     is_odd = len(nibbles) % 2
     return bytes.fromhex(f"{2 * is_leaf + is_odd:x}" + ("" if is_odd else "0") + nibbles)
 
@@ -87,7 +87,7 @@ def _bloom(logs: tuple[Log, ...]) -> bytes:
 
 
 def receipts_root(receipts: tuple[Receipt, ...]) -> bytes:
-    """Of the receipts without blooms, as peers send them."""
+    """The root of receipts that peers send without blooms."""
     encoded = []
     for receipt in receipts:
         logs = [[log.address, list(log.topics), log.data] for log in receipt.logs]
@@ -98,7 +98,7 @@ def receipts_root(receipts: tuple[Receipt, ...]) -> bytes:
 
 
 def transactions_root(transactions: tuple[bytes, ...]) -> bytes:
-    """Of transactions as they stand in a message: typed ones are strings."""
+    """The root of transactions as a message has them: typed ones are strings."""
     decoded = [oracle.decode(item) for item in transactions]
     return list_root(
         tuple(item if isinstance(item, bytes) else raw for item, raw in zip(decoded, transactions, strict=True))
@@ -113,12 +113,12 @@ def withdrawals_root(withdrawals: tuple[Withdrawal, ...] | None) -> bytes | None
 
 
 def account(slim: SlimAccount) -> bytes:
-    """An account as it stands in the trie."""
+    """An account as the trie has it."""
     return encode([slim.nonce, slim.balance, slim.root or EMPTY_ROOT, slim.code_hash or EMPTY_CODE])
 
 
 def check_headers(headers: Sequence[Header], head: str) -> None:
-    """They are the chain of blocks 1 to the head, whose hash is known; each header's own is that of its encoding."""
+    """Insist that these are the headers from block 1 to the head of this hash, each with the hash of its encoding."""
     parents = [header.parent_hash for header in headers[1:]]
     assert [header.number for header in headers] == list(range(1, len(headers) + 1))
     assert [header.hash for header in headers] == [*parents, bytes.fromhex(head.removeprefix("0x"))]

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from engine.client import Client
-from engine.config import load_chain
-from engine.typed_requests import Peer
-from protocol import eth_messages, snap_messages
-from protocol.eth_messages import (
+from rlpx.engine.client.blocking_peer import BlockingPeer
+from rlpx.engine.settings.chain import load_chain
+from rlpx.protocol.eth import messages as eth_messages
+from rlpx.protocol.eth import snap_messages
+from rlpx.protocol.eth.chain import BlockBody, Header, Receipt, transaction_hash
+from rlpx.protocol.eth.messages import (
     GetBlockBodies,
     GetBlockHeaders,
     GetPooledTransactions,
@@ -24,9 +25,8 @@ from protocol.eth_messages import (
     HeadersQuery,
     Receipts,
 )
-from protocol.eth_messages_chain import BlockBody, Header, Receipt, transaction_hash
-from protocol.events import Answered, MessageReceived
-from protocol.snap_messages import GetAccountRange, GetByteCodes, GetStorageRanges, GetTrieNodes
+from rlpx.protocol.eth.snap_messages import GetAccountRange, GetByteCodes, GetStorageRanges, GetTrieNodes
+from rlpx.protocol.session.events import Answered, MessageReceived
 from tests.interop.clients import geth_node, write_chain_file
 from tests.interop.roots import (
     account,
@@ -43,7 +43,7 @@ from tests.system.harness import ROOT, JsonProgram, RunningEngine, eventually, w
 
 BLOCKS = 1000
 AMSTERDAM_BLOCK = 750
-# geth's downloader asks for so many headers; bodies and receipts a few more than fit one answer of ours.
+# geth's downloader asks for this many headers; bodies and receipts are a few more than fit into one answer of ours.
 HEADERS_AT_ONCE = 192
 BLOCKS_AT_ONCE = 128
 # Eleven receipts of 1 MiB in one block: more than the 10 MiB of any message.
@@ -58,7 +58,7 @@ LOGGER = bytes.fromhex("00000000000000000000000000000000000010c5")
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where the chain's files are."""
+    """The folder of the chain's files."""
     with working_folder() as made:
         yield made
 
@@ -97,7 +97,7 @@ def serving_engine(chain_file: Path, folder: Path) -> Iterator[RunningEngine]:
 
 @contextmanager
 def full_node(engine: RunningEngine, chain_file: Path, folder: Path) -> Iterator[None]:
-    """The example's program, until it is over; it serves when this begins."""
+    """Run the example's program; within the context it serves."""
     files = [str(folder / "chain.rlp"), str(folder / "receipts.rlp")]
     program = subprocess.Popen(
         [sys.executable, "-m", "tests.examples.full_node", str(engine.run_dir), *files], cwd=ROOT, stderr=subprocess.PIPE
@@ -113,7 +113,7 @@ def full_node(engine: RunningEngine, chain_file: Path, folder: Path) -> Iterator
 
 
 def is_served(engine: RunningEngine, chain_file: Path) -> bool:
-    """Whether a peer that asks for the genesis gets it, and not the empty answer."""
+    """Whether a peer that asks for the genesis gets it instead of the empty answer."""
     with peers.Peer(engine.address, engine.node_id, load_chain(str(chain_file))) as peer:
         peer.establish()
         peer.send(3, encode([0, [0, 1, 0, 0]]))
@@ -122,16 +122,16 @@ def is_served(engine: RunningEngine, chain_file: Path) -> bool:
         return len(found[0].payload) > len(encode([0, []]))
 
 
-def dial(engine: RunningEngine, enode: str, *shared: str) -> Peer:
+def dial(engine: RunningEngine, enode: str, *shared: str) -> BlockingPeer:
     """A session with a listening node, and what it must share."""
     session = engine.call("dial", enode=enode, wait=True)["session"]
-    peer = Peer(engine.client, session)
+    peer = engine.connected.peer(session)
     assert engine.call("session", session=session)["shared"] == list(shared)
     return peer
 
 
 @contextmanager
-def fetching_from(engine: RunningEngine, node: JsonProgram, version: int) -> Iterator[Peer]:
+def fetching_from(engine: RunningEngine, node: JsonProgram, version: int) -> Iterator[BlockingPeer]:
     """A session with the server of a version."""
     offers = OFFERS[version]
     enode = node.wait("listening", server=list(OFFERS).index(version))["enode"]
@@ -143,7 +143,7 @@ def fetching_from(engine: RunningEngine, node: JsonProgram, version: int) -> Ite
         eventually(lambda: engine.counts() == (0, 0, 0, 0), "the session has ended")
 
 
-def fetch_headers(peer: Peer, count: int) -> list[Header]:
+def fetch_headers(peer: BlockingPeer, count: int) -> list[Header]:
     found: list[Header] = []
     while len(found) < count:
         query = HeadersQuery(len(found) + 1, min(HEADERS_AT_ONCE, count - len(found)))
@@ -153,7 +153,7 @@ def fetch_headers(peer: Peer, count: int) -> list[Header]:
     return found
 
 
-def fetch_bodies(peer: Peer, hashes: Sequence[bytes]) -> list[BlockBody]:
+def fetch_bodies(peer: BlockingPeer, hashes: Sequence[bytes]) -> list[BlockBody]:
     found: list[BlockBody] = []
     while len(found) < len(hashes):
         answered = peer.request(GetBlockBodies(0, tuple(hashes[len(found) : len(found) + BLOCKS_AT_ONCE]))).bodies
@@ -162,7 +162,7 @@ def fetch_bodies(peer: Peer, hashes: Sequence[bytes]) -> list[BlockBody]:
     return found
 
 
-def fetch_receipts(peer: Peer, hashes: Sequence[bytes]) -> list[tuple[Receipt, ...]]:
+def fetch_receipts(peer: BlockingPeer, hashes: Sequence[bytes]) -> list[tuple[Receipt, ...]]:
     """The receipts by block, without the blooms of the earlier versions."""
     found: list[tuple[Receipt, ...]] = []
     while len(found) < len(hashes):
@@ -176,8 +176,8 @@ def fetch_receipts(peer: Peer, hashes: Sequence[bytes]) -> list[tuple[Receipt, .
     return found
 
 
-def fetch_and_check(peer: Peer, head: dict[str, Any]) -> list[Header]:
-    """All of a chain through typed requests, each hash of it computed by other libraries; its headers."""
+def fetch_and_check(peer: BlockingPeer, head: dict[str, Any]) -> list[Header]:
+    """Fetch a whole chain by typed requests, and check each hash with other libraries; returns the headers."""
     headers = fetch_headers(peer, head["number"])
     check_headers(headers, head["hash"])
     hashes = [header.hash for header in headers]
@@ -199,7 +199,7 @@ def test_we_fetch_every_block_from_geth_and_every_hash_is_right(
 ) -> None:
     with fetching_from(engine, node, version) as peer:
         headers = fetch_and_check(peer, chain["head"])
-        # Every fork's form of a header was among them.
+        # The form of header of every fork was among them.
         forms = {(h.withdrawals_root, h.blob_gas_used, h.requests_hash, h.slot_number).count(None) for h in headers}
         assert forms == {0, 1, 2, 3, 4}
         backwards = peer.request(GetBlockHeaders(0, HeadersQuery(headers[-1].hash, 5, skip=9, reverse=True))).headers
@@ -240,7 +240,7 @@ def test_the_state_of_the_head_over_snap_has_the_roots_and_hashes_that_geth_comp
         assert part.slots == (slots[1:6],)
         assert part.proof
         if version == 69:
-            # Each path is in compact form: of no nibbles it is the root's.
+            # Each path is in compact form; without nibbles it is the path of the root.
             nodes = peer.request(GetTrieNodes(0, root, ((b"\x00",), (logger, b"\x00")), MIB)).nodes
             assert [keccak(item) for item in nodes] == [root, accounts[logger].root]
 
@@ -266,7 +266,7 @@ def test_block_access_lists_over_eth_and_snap_have_the_hashes_of_the_headers(
 
 @contextmanager
 def newcomers(engine: RunningEngine, *versions: int) -> Iterator[JsonProgram]:
-    """geth servers that have the genesis alone, each connected to the engine."""
+    """geth servers that have only the genesis, each connected to the engine."""
     offers = [f"eth/{version}" for version in versions]
     sessions = set()
     with geth_node(*offers) as newcomer:
@@ -328,9 +328,8 @@ def test_transactions_of_one_geth_reach_others_by_the_example(serving_engine: Ru
             assert announced["types"] == ("000102" * 17)[:100]
             newcomer.do("get", server=server, hashes=announced["hashes"])
             assert newcomer.wait("got", server=server)["hashes"] == sent
-        with Client.of(serving_engine.run_dir) as client:
-            [session] = client.call("sessions", shared="eth/69")["sessions"]
-            asked = tuple(bytes.fromhex(item.removeprefix("0x")) for item in sent)
-            answer = Peer(client, session["session"]).request(GetPooledTransactions(0, asked))
-            assert tuple(map(transaction_hash, answer.transactions)) == asked
+        [session] = serving_engine.connected.sessions(shared="eth/69").sessions
+        asked = tuple(bytes.fromhex(item.removeprefix("0x")) for item in sent)
+        answer = serving_engine.connected.peer(session.session).request(GetPooledTransactions(0, asked))
+        assert tuple(map(transaction_hash, answer.transactions)) == asked
         assert not newcomer.of("disconnected")

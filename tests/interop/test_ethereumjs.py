@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import rlp as oracle
 
-from engine.client import EngineError
+from rlpx.engine.client.presence import EngineError
 from tests.interop.clients import ethereumjs, write_chain_file
 from tests.system.harness import JsonProgram, RunningEngine, working_folder
 
@@ -74,7 +74,7 @@ def test_it_stays_through_its_pings(engine: RunningEngine) -> None:
     log = engine.log("session.")
     with peer("--dial", engine.enode) as other:
         other.wait("status", ok=True)
-        # It pings every 15 s and leaves where no pong comes.
+        # It pings every 15 s and leaves if no pong comes.
         log.wait("session.established")
         log.read(17.0)
         assert not log.of("session.closed")

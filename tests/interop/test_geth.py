@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 import rlp as oracle
 
-from engine.client import Client, EngineError
-from protocol.crypto import PrivateKey
+from rlpx.engine.client.client import Client
+from rlpx.engine.client.presence import EngineError
+from rlpx.protocol.rlpx.crypto import PrivateKey
 from tests.interop.clients import geth
+from tests.system.delayed import delayed
 from tests.system.harness import EventLog, JsonProgram, RunningEngine, eventually
 
 
@@ -24,6 +27,9 @@ def encode(item: object) -> bytes:
 
 # Program and version: geth 1.17 speaks 69 to 72, an older release 68.
 VERSIONS = [("geth68", 68), ("geth", 69), ("geth", 70), ("geth", 71), ("geth", 72)]
+# The number of times that both dial each other.
+CROSSINGS = 10
+WAY_SECONDS = 0.04
 HASHES = [bytes([value]) * 32 for value in (1, 2)]
 TRANSACTION = encode(
     [b"\x09", b"\x04\xa8\x17\xc8\x08", b"R\x08", b"\x35" * 20, b"\x07", b"", b"\x25", b"\x11" * 32, b"\x22" * 32]
@@ -126,7 +132,8 @@ def test_geth_answers_what_we_ask(engine: RunningEngine, program: str, version: 
             request = encode([0x1234, [100, 5, 0, 0] if asked == 3 else HASHES])
             answer = engine.call("request", session=session, capability="eth", message=asked, payload="0x" + request.hex())
             assert answer == {"message": name, "payload": "0x" + encode([0x1234, []]).hex()}
-        # The ids on the wire are ours, and count up.
+        # The ids on the wire are ours, and count up. The peer may print what it got after it has answered.
+        peer.wait("message", count=3)
         ids = [oracle.decode(bytes.fromhex(event["payload"]))[0] for event in peer.of("message")]
         assert ids == [b"", b"\x01", b"\x02"]
 
@@ -147,7 +154,7 @@ def test_a_broadcast_reaches_every_peer_of_its_version_once(engine: RunningEngin
         assert not older.of("message")
         assert engine.call("broadcast", **told)["sent"] == 6
         older.wait("message", code=8)
-        refused = engine.call("broadcast", **(told | {"message": "BlockRangeUpdate"}))
+        refused = engine.call("broadcast", **(told | {"message": "BlockRangeUpdate", "raw": True}))
         assert (refused["sent"], list(refused["refused"].values())) == (5, ["not_shared"])
 
 
@@ -289,7 +296,7 @@ def test_no_shared_version_ends_as_useless(chain_file: Path) -> None:
         RunningEngine("--protocols.eth", "68", chain=str(chain_file)) as old,
         geth("-eth", "69", "-dial", old.enode) as peer,
     ):
-        # geth refuses as well: whose goodbye is first is a race.
+        # geth refuses too, and either goodbye may be first.
         assert (peer.of("dial_error") or [peer.wait("dial_error")])[0]["reason"] == 3
 
 
@@ -313,11 +320,27 @@ def test_many_at_once_never_pass_the_limit(chain_file: Path) -> None:
         geth("-count", "30", "-dial", engine.enode) as peers,
     ):
         peers.wait("status", ok=True, count=10)
-        # Those over the limit are told so, or closed where more than 15 goodbyes would be in progress.
+        # Peers over the limit are told so, or closed if more than 15 goodbyes would be in progress.
         while len({item["peer"] for item in (*peers.of("dial_error"), *peers.of("disconnected"))}) < 20:
             assert engine.counts()[2] <= 10
         assert engine.counts() == (0, 0, 10, 0)
         assert any(item.get("reason") == 4 for item in (*peers.of("dial_error"), *peers.of("disconnected")))
+
+
+def test_geth_sees_that_its_worker_leaves_and_comes_back_to_the_new_one(engine: RunningEngine) -> None:
+    log = engine.log("session.", "worker.")
+    with geth("-eth", "69", "-dial", engine.enode) as first:
+        session = established(engine, log, first)
+        old = engine.call("session", session=session)["worker"]
+        assert engine.call("restart-workers", drain_s=0.5)["drain_s"] == 0.5
+        assert log.wait("worker.leaving", worker=old).fields["sessions"] == 1
+        seen = first.wait("disconnected")
+        assert seen["reason"] == 8  # client_quitting
+        assert log.wait("session.closed", session=session).fields["reason"] == "client_quitting"
+        with geth("-eth", "69", "-dial", engine.enode) as second:
+            second.wait("status", ok=True)
+    eventually(lambda: not engine.call("status")["workforce"]["restarting"], "the restart has ended")
+    assert engine.call("status")["workforce"]["lost"] == 0
 
 
 def test_already_connected_is_what_the_second_of_one_identity_sees(engine: RunningEngine) -> None:
@@ -334,12 +357,51 @@ def test_already_connected_is_what_the_second_of_one_identity_sees(engine: Runni
         assert engine.call("session", session=session)["phase"] == "active"
 
 
+def key_of(*, below: bool, node_id: bytes) -> str:
+    """A key whose id is on one side of another id."""
+    keys = (number.to_bytes(32, "big") for number in range(1, 1000))
+    return next(key.hex() for key in keys if (PrivateKey(key).id < node_id) is below)
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_geth_and_we_dial_each_other_at_once_and_have_one_session(engine: RunningEngine, *, below: bool) -> None:
+    """geth has no rule: the first one that it sees wins, whoever has the lower id."""
+    key = key_of(below=below, node_id=engine.node_id)
+    with geth("-key", key, "-eth", "69", "-listen") as peer, ThreadPoolExecutor() as pool, ExitStack() as stack:
+        # With a delay, both dials are under way before either side sees the other's.
+        ways = []
+        for enode in (peer.wait("listening")["enode"], engine.enode):
+            address, port = enode.rsplit(":", 1)
+            far = stack.enter_context(delayed(("127.0.0.1", int(port)), WAY_SECONDS))
+            ways.append(f"{address}:{far}")
+        to_geth, to_us = ways
+
+        def dial() -> None:
+            with Client.of(engine.run_dir) as client, suppress(EngineError):
+                client.call("dial", enode=to_geth, wait=True)
+
+        for number in range(1, CROSSINGS + 1):
+            dialled = pool.submit(dial)
+            peer.do("dial", peer=0, enode=to_us)
+            dialled.result()
+            eventually(
+                lambda: sum(engine.counts()) + engine.unauthenticated() == sum(engine.counts()[2:]) == 1,
+                f"one active session in round {number}",
+            )
+            peer.wait("status", ok=True, count=number)
+            engine.call("disconnect-all")
+            eventually(lambda: sum(engine.counts()) == 0, "none is left")
+            peer.wait("disconnected", count=number)
+    crossed = [item for item in engine.call("history", limit=100) if item["reason"] == "already_connected"]
+    assert len(crossed) >= CROSSINGS // 2
+
+
 def test_a_peer_with_our_own_key_is_told_that_it_is_us(engine: RunningEngine) -> None:
     log = engine.log("session.")
     key = (engine.run_dir / "node.key").read_text().strip()
     assert PrivateKey(bytes.fromhex(key)).id == engine.node_id
     with geth("-key", key, "-eth", "69", "-dial", engine.enode) as peer:
-        # geth finds it out by our Hello, we by its own: whose goodbye is first is a race, the reason is the same.
+        # geth learns it from our Hello and we from geth's. Either goodbye may be first; the reason is the same.
         log.wait("session.closed", reason="connected_to_self")
         seen = [event for event in (*peer.of("dial_error"), *peer.of("disconnected")) if "reason" in event]
         assert (seen or [peer.wait("dial_error")])[0]["reason"] == 10

@@ -8,18 +8,18 @@ import msgspec
 import pytest
 import rlp as oracle
 
-from protocol import eth_messages as eth
-from protocol import snap_messages as snap
-from protocol.eth import Status
-from protocol.eth_messages import EthMessage
-from protocol.eth_messages_chain import Block, BlockBody, BloomReceipt, Header, Log, Receipt, Withdrawal
-from protocol.snap_messages import SnapMessage
+from rlpx.protocol.eth import messages as eth
+from rlpx.protocol.eth import snap_messages as snap
+from rlpx.protocol.eth.chain import Block, BlockBody, BloomReceipt, Header, Log, Receipt, Withdrawal
+from rlpx.protocol.eth.messages import EthMessage
+from rlpx.protocol.eth.snap_messages import SnapMessage
+from rlpx.protocol.eth.status import Status
 from tests.interop.clients import geth, geth_chain
 from tests.system.harness import EventLog, JsonProgram, RunningEngine
 
 # Program and version: geth 1.17 speaks 69 to 72, an older release 68.
 VERSIONS = [("geth68", 68), ("geth", 69), ("geth", 70), ("geth", 71), ("geth", 72)]
-# geth has no handler for the gossip of blocks, and so nothing that decodes it.
+# geth has no handler for the gossip of blocks, so it does not decode it.
 UNHANDLED = {eth.NewBlockHashes, eth.NewBlock}
 
 HASHES = (b"\x01" * 32, b"\x02" * 32)
@@ -30,19 +30,19 @@ ACCESS: list[Any] = [[ADDRESS, [HASHES[0]]]]
 
 
 def typed(kind: int, fields: list[Any]) -> bytes:
-    """A typed transaction as it stands in a message."""
+    """A typed transaction as a message has it."""
     return bytes(oracle.encode(bytes([kind]) + oracle.encode(fields)))
 
 
 TRANSACTIONS = (
     bytes(oracle.encode([9, 10**9, 21000, ADDRESS, 7, b"data", 37, *SIGNATURE])),
-    # A contract is made.
+    # This transaction creates a contract.
     bytes(oracle.encode([10, 10**9, 90000, b"", 0, b"\x60\x00", 27, *SIGNATURE])),
     typed(1, [1, 9, 10**9, 21000, ADDRESS, 7, b"data", ACCESS, 1, *SIGNATURE]),
     typed(2, [1, 9, 1, 10**9, 21000, ADDRESS, 7, b"data", ACCESS, 0, *SIGNATURE]),
     typed(3, [1, 9, 1, 10**9, 21000, ADDRESS, 7, b"", [], 10, [b"\x01" + bytes(31)], 1, *SIGNATURE]),
 )
-# Set-code transactions (EIP-7702) are newer than the older geth's kinds of receipts, and not than its transactions.
+# The older geth knows transactions of type 4 (EIP-7702), but not their receipts.
 SET_CODE = typed(4, [1, 9, 1, 10**9, 90000, ADDRESS, 7, b"", [], [[1, ADDRESS, 3, 1, *SIGNATURE]], 1, *SIGNATURE])
 
 FRONTIER = Header(
@@ -224,7 +224,7 @@ def test_we_decode_the_empty_answers_that_geth_encodes(engine: RunningEngine, pr
 
 
 def test_a_header_has_the_hash_that_geth_computes() -> None:
-    # The genesis block of the Go program: what it does not set is zero.
+    # The genesis block of the Go program; fields that it does not set are zero.
     chain = geth_chain()
     genesis = msgspec.structs.replace(
         FRONTIER,

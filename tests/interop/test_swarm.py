@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.interop.clients import geth, write_chain_file
-from tests.system.harness import ROOT
+from tests.system.harness import IMPORT_PATH
 
 
 def test_geth_takes_every_simulated_client_for_a_peer(tmp_path: Path) -> None:
@@ -22,8 +22,8 @@ def test_geth_takes_every_simulated_client_for_a_peer(tmp_path: Path) -> None:
         )
         flags = ["--target", peer.wait("listening")["enode"], "--chain", str(chain), "--scenario", str(scenario), "--json"]
         ended = subprocess.run(
-            [sys.executable, "-P", "-m", "engine.swarm", *flags],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [sys.executable, "-P", "-m", "rlpx.engine.swarm.command", *flags],
+            env={**os.environ, "PYTHONPATH": IMPORT_PATH},
             capture_output=True,
             text=True,
             timeout=120,

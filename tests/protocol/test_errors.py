@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import errors
-from protocol.errors import (
+from rlpx.protocol import errors
+from rlpx.protocol.errors import (
     PEER_TEXT_MAX_CHARACTERS,
     DisconnectReason,
     NotSharedError,
     PeerError,
     QueueFullError,
     UsageError,
+    bounded,
     printable,
+    reading,
     severity_of,
 )
-
-repeatable = settings(derandomize=True, deadline=None)
 
 # devp2p `rlpx.md`, "Disconnect (0x01)".
 REASONS = {
@@ -86,6 +87,24 @@ def test_the_reasons_and_their_labels_are_those_of_the_specification() -> None:
     assert {reason.value: reason.label for reason in DisconnectReason} == REASONS
 
 
+@pytest.mark.parametrize(
+    ("number", "label"), [(0x0C, "unknown_0x0c"), (0x11, "unknown_0x11"), (0xFF, "unknown_0xff"), (0x1234, "unknown_0x1234")]
+)
+def test_a_reason_that_the_specification_lacks_is_named_by_its_number(number: int, label: str) -> None:
+    reason = DisconnectReason(number)
+    assert (reason, reason.label, reason.is_known) == (number, label, False)
+    assert DisconnectReason(number) == reason
+    assert number not in set(DisconnectReason)
+    assert severity_of(reason) == "high"
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(reason), type=DisconnectReason) == number
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 64, "too_many_peers", None])
+def test_what_is_no_number_of_a_reason_is_none(value: object) -> None:
+    with pytest.raises(ValueError, match="is not a valid DisconnectReason"):
+        DisconnectReason(value)  # type: ignore[arg-type]  # as msgspec and users may ask
+
+
 def test_every_mistake_of_a_peer_has_its_answer() -> None:
     answers = {
         name: found.reason
@@ -93,6 +112,29 @@ def test_every_mistake_of_a_peer_has_its_answer() -> None:
         if isinstance(found, type) and issubclass(found, PeerError)
     }
     assert answers == ANSWERS
+
+
+def test_a_mistake_says_in_which_message_and_field_it_is() -> None:
+    error = PeerError("an integer with leading zeros")
+    assert str(error) == "an integer with leading zeros"
+    for place, text in [
+        ("limit", "limit"),
+        ("query", "query.limit"),
+        ("[3]", "[3].query.limit"),
+        ("queries", "queries[3].query.limit"),
+        ("GetBlockHeaders", "GetBlockHeaders.queries[3].query.limit"),
+    ]:
+        error.inside(place)
+        assert str(error) == f"{text}: an integer with leading zeros"
+
+
+def test_what_is_raised_while_a_field_is_read_names_it() -> None:
+    with pytest.raises(PeerError, match=r"^Hello\.version: a list$"), reading("Hello"), reading("version"):
+        raise PeerError("a list")
+    with pytest.raises(KeyError), reading("Hello"):
+        raise KeyError
+    with reading("Hello"):
+        pass
 
 
 @pytest.mark.parametrize("error", [UsageError, NotSharedError, QueueFullError])
@@ -104,7 +146,12 @@ def test_a_user_gets_a_typed_reply() -> None:
     names = {
         name: found.name for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, UsageError)
     }
-    assert names == {"UsageError": "invalid_params", "NotSharedError": "not_shared", "QueueFullError": "queue_full"}
+    assert names == {
+        "UsageError": "invalid_params",
+        "NotSharedError": "not_shared",
+        "NoSuchSessionError": "no_such_session",
+        "QueueFullError": "queue_full",
+    }
 
 
 def test_ordinary_text_is_repeated_as_it_is() -> None:
@@ -142,9 +189,15 @@ def test_a_place_may_cut_sooner_or_later() -> None:
     assert printable("x", 0) == ""
 
 
-@repeatable
 @given(text=st.text(st.characters(), max_size=200))
 def test_any_text_comes_out_printable_on_one_line(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert shown.encode("utf-8").decode("utf-8") == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("", ""), ("x" * 128, "x" * 128), ("x" * 129, "x" * 125 + "..."), ("x" * 6510, "x" * 125 + "...")]
+)
+def test_what_is_kept_of_a_peer_has_128_characters(text: str, kept: str) -> None:
+    assert bounded(text) == kept

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 import rlp as library
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import rlp
-from protocol.errors import RlpError
-from protocol.native import NATIVE
-from protocol.rlp import MAX_DEPTH, MAX_ITEMS, Item
+from rlpx.protocol import rlp
+from rlpx.protocol.errors import RlpError
+from rlpx.protocol.native import NATIVE
+from rlpx.protocol.rlp import MAX_DEPTH, MAX_ITEMS, Item
+from tests.generated import examples
 from tests.twins import WAYS, run_by
-
-repeatable = settings(derandomize=True, deadline=None)
 
 
 @pytest.fixture(scope="module", params=WAYS, autouse=True)
@@ -92,7 +91,6 @@ def test_the_examples_of_the_yellow_paper(item: Item, encoding: str) -> None:
     assert rlp.decode(bytes.fromhex(encoding)) == item
 
 
-@repeatable
 @given(item=items)
 def test_an_item_is_encoded_as_the_library_does_and_comes_back(item: Item) -> None:
     encoding = rlp.encode(item)
@@ -100,7 +98,6 @@ def test_an_item_is_encoded_as_the_library_does_and_comes_back(item: Item) -> No
     assert rlp.decode(encoding) == library.decode(encoding, strict=True) == item
 
 
-@repeatable
 @given(number=st.integers(0, 2**300))
 def test_an_integer_is_encoded_as_the_library_does_and_comes_back(number: int) -> None:
     encoding = rlp.encode(number)
@@ -179,13 +176,11 @@ def test_every_input_of_two_bytes_is_judged_as_the_library_does() -> None:
     assert len(accepted) == 128 + 130
 
 
-@repeatable
 @given(data=st.binary(max_size=100) | nearly_right)
 def test_arbitrary_bytes_are_judged_as_the_library_does(data: bytes) -> None:
     agree(data)
 
 
-@repeatable
 @given(item=items, change=st.tuples(st.integers(0), borders | st.integers(0, 255)))
 def test_an_encoding_with_one_byte_changed_is_judged_as_the_library_does(item: Item, change: tuple[int, int]) -> None:
     encoding = bytearray(rlp.encode(item))
@@ -194,7 +189,6 @@ def test_an_encoding_with_one_byte_changed_is_judged_as_the_library_does(item: I
     agree(bytes(encoding))
 
 
-@repeatable
 @given(data=nearly_right)
 def test_what_is_accepted_is_the_only_way_to_write_it(data: bytes) -> None:
     try:
@@ -204,7 +198,6 @@ def test_what_is_accepted_is_the_only_way_to_write_it(data: bytes) -> None:
     assert rlp.encode(item) == data[:end]
 
 
-@repeatable
 @given(item=items)
 def test_every_truncation_is_refused(item: Item) -> None:
     encoding = rlp.encode(item)
@@ -217,7 +210,6 @@ def test_every_truncation_is_refused(item: Item) -> None:
 # --- prefixes
 
 
-@repeatable
 @given(item=items, rest=strings)
 def test_a_prefix_ends_where_its_item_ends(item: Item, rest: bytes) -> None:
     encoding = rlp.encode(item)
@@ -227,7 +219,6 @@ def test_a_prefix_ends_where_its_item_ends(item: Item, rest: bytes) -> None:
             rlp.decode(encoding + rest)
 
 
-@repeatable
 @given(content=st.lists(items, max_size=5), rest=strings)
 def test_bytes_after_a_list_are_ignored(content: list[Item], rest: bytes) -> None:
     assert rlp.decode_list(rlp.encode(content) + rest) == content
@@ -320,7 +311,6 @@ def test_an_empty_string_is_not_taken_where_bytes_belong() -> None:
         rlp.as_bytes(b"", 32)
 
 
-@repeatable
 @given(number=st.integers(0, 2**64 - 1))
 def test_an_integer_of_up_to_eight_bytes_is_taken(number: int) -> None:
     data = number.to_bytes(8, "big").lstrip(b"\0")
@@ -351,7 +341,6 @@ def test_a_list_is_no_integer() -> None:
 # --- request ids
 
 
-@repeatable
 @given(number=st.integers(0, 2**64 - 1), rest=st.lists(items, max_size=4), after=strings)
 def test_the_request_id_is_read_without_decoding_the_rest(number: int, rest: list[Item], after: bytes) -> None:
     assert rlp.first_uint(bytes(library.encode([number, *rest])) + after) == number
@@ -386,7 +375,6 @@ def test_a_broken_request_id_is_refused(data: str, cause: str) -> None:
         rlp.first_uint(bytes.fromhex(data))
 
 
-@repeatable
 @given(data=st.binary(max_size=40) | nearly_right)
 def test_the_request_id_is_the_first_integer_of_the_decoded_list(data: bytes) -> None:
     try:
@@ -402,7 +390,6 @@ def test_the_request_id_is_the_first_integer_of_the_decoded_list(data: bytes) ->
     assert rlp.as_uint(fields[0]) == number
 
 
-@repeatable
 @given(old=items, number=st.integers(0, 2**64 - 1), rest=st.lists(items, max_size=4), after=strings)
 def test_another_request_id_changes_nothing_else(old: Item, number: int, rest: list[Item], after: bytes) -> None:
     assert rlp.with_first(rlp.encode([old, *rest]) + after, number) == library.encode([number, *rest])
@@ -450,7 +437,6 @@ def test_fewer_elements_than_asked_for_are_an_error(data: bytes) -> None:
         rlp.spans(data, 2)
 
 
-@repeatable
 @given(item=st.lists(st.binary(max_size=80), max_size=8))
 def test_joined_items_are_a_list(item: list[bytes]) -> None:
     assert rlp.join([library.encode(element) for element in item]) == library.encode(item)
@@ -461,7 +447,6 @@ def test_the_length_of_a_list_is_written_in_its_shortest_form(length: int) -> No
     assert rlp.join([b"\x01"] * length) == library.encode([b"\x01"] * length)
 
 
-@repeatable
 @given(item=st.lists(items, max_size=6), most=st.integers(0, 7))
 def test_elements_are_given_as_they_are_encoded(item: list[Any], most: int) -> None:
     assert rlp.raw_elements(library.encode(item), most) == [library.encode(element) for element in item[:most]]
@@ -487,7 +472,7 @@ def outcome_of(call: Callable[..., Any], *arguments: Any) -> Any:
         return repr(error)
 
 
-@settings(repeatable, max_examples=500)
+@examples(500)
 @given(
     data=st.one_of(nearly_right, st.binary(max_size=80), items.map(rlp.encode)),
     most=st.integers(0, 8),

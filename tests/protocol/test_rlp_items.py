@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import pytest
 import rlp as library
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import rlp
-from protocol.errors import RlpError
-
-repeatable = settings(derandomize=True, deadline=None)
+from rlpx.protocol import rlp
+from rlpx.protocol.errors import RlpError
 
 items = st.recursive(st.binary(max_size=70), lambda inner: st.lists(inner, max_size=6), max_leaves=20)
 
 
-@repeatable
 @given(item=items, before=st.binary(max_size=4), after=st.binary(max_size=4))
 def test_an_item_is_found_where_it_lies(item: object, before: bytes, after: bytes) -> None:
     encoding = bytes(library.encode(item))
@@ -26,7 +23,6 @@ def test_an_item_is_found_where_it_lies(item: object, before: bytes, after: byte
     assert rlp.bounds(data, len(before), len(data)) == expected
 
 
-@repeatable
 @given(item=items, data=st.data())
 def test_an_item_that_does_not_end_in_its_place_is_refused(item: object, data: st.DataObject) -> None:
     encoding = bytes(library.encode(item))

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -21,17 +22,22 @@ from typing import Any, Final, Self
 
 import psutil
 
-from engine.client import Client, Event, Gap, Subscriber
+from rlpx.engine.client import BlockingEngine, connect
+from rlpx.engine.client.batch_reader import Event, Gap, Malformed
+from rlpx.engine.client.client import Client
+from rlpx.engine.client.subscriber import Subscriber
+from tests.declared import check_event, check_result
+from tests.system.life_reader import LifeReader
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
-# Generous: the machine may be busy with the other core's tests. What waits ends as soon as it has what it waits for.
+# The import path for the packages, under their one name, and for the tests.
+IMPORT_PATH: Final = os.pathsep.join((str(ROOT / ".venv" / "house"), str(ROOT)))
+# Generous, because the machine may be busy with other tests. A wait ends as soon as its condition holds.
 PATIENCE_SECONDS: Final = 30.0
-# A subscription passes proxy and worker in milliseconds; workers look for new ones at least every 100 ms.
-SUBSCRIBE_SECONDS: Final = 0.4
 
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Poll until the condition gives something true, and give that."""
+    """Poll until the condition returns something true, and return that."""
     ends_at = monotonic() + seconds
     while True:
         found = condition()
@@ -48,24 +54,24 @@ class EventLog:
         self._subscriber = Subscriber.of(run_dir, topics)
         self.events: list[Event] = []
         self.gaps: list[Gap] = []
-        sleep(SUBSCRIBE_SECONDS)
-        # The ends of what was before are another test's.
-        while self._subscriber.poll(0):
-            pass
+        # Earlier events belong to another test.
+        self._subscriber.confirm(PATIENCE_SECONDS)
 
     def read(self, seconds: float = 0.0) -> list[Event]:
-        """Take what has come, waiting up to so long for the first."""
+        """Read the events that have come, waiting up to this long for the first."""
         while batch := self._subscriber.poll(seconds):
             seconds = 0.0
             for item in batch:
+                assert not isinstance(item, Malformed), item
                 if isinstance(item, Event):
+                    check_event(item)
                     self.events.append(item)
                 else:
                     self.gaps.append(item)
         return self.events
 
     def of(self, topic: str, **fields: Any) -> list[Event]:
-        """The events so far of a topic whose fields are these."""
+        """The events so far of a topic with these fields."""
         return [
             event
             for event in self.events
@@ -87,14 +93,25 @@ class EventLog:
 
 
 class RunningEngine:
-    """`python -m engine` with a fresh run directory and key, its ready line read. Settings are flags: `limits_…` by key."""
+    """An engine with a fresh run directory and key, its ready line read. `program` names another installation than ours.
 
-    def __init__(self, *flags: str, chain: str = "dev", workers: int = 2, run_dir: Path | None = None) -> None:
+    A reader of its own checks the lives of all sessions, unless `is_read` is false: it would disturb measured times.
+    """
+
+    def __init__(
+        self,
+        *flags: str,
+        chain: str = "dev",
+        workers: int = 2,
+        run_dir: Path | None = None,
+        program: Sequence[str] = (sys.executable, "-P", "-m", "rlpx.engine"),
+        is_read: bool = True,
+    ) -> None:
         self._made = run_dir is None
         # Short, for the 107 bytes of a Unix socket's path.
         self.run_dir = run_dir or Path(tempfile.mkdtemp(prefix="rlpx-"))
         self.stderr_path = self.run_dir / "stderr"
-        command = [sys.executable, "-P", "-m", "engine", "--chain", chain, "--workers", str(workers)]
+        command = [*program, "--chain", chain, "--workers", str(workers)]
         command += ["--run-dir", str(self.run_dir), "--node-key", str(self.run_dir / "node.key")]
         command += ["--conf", str(ROOT / "conf" / "engine.toml")]
         if not any(flag.startswith("--listen") for flag in flags):
@@ -102,7 +119,7 @@ class RunningEngine:
         self._stderr = self.stderr_path.open("ab")
         self.process = subprocess.Popen(
             [*command, *flags],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": IMPORT_PATH},
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
@@ -113,11 +130,16 @@ class RunningEngine:
         if ready is None:
             self.process.kill()
             self.process.communicate()
+            self._stderr.close()
             raise AssertionError(f"no ready line but {self.ready_line!r}; {self.stderr}")
         self.enode = ready[1]
         self.address = ("127.0.0.1", int(self.enode.rpartition(":")[2]))
         self.client = Client.of(self.run_dir)
+        self._programs = ExitStack()
         self._logs: list[EventLog] = []
+        # A static peer may be dialled before anybody can read its events.
+        is_watched_from_birth = run_dir is None and not any("static" in flag or flag == "--conf" for flag in flags)
+        self._reader = LifeReader(self.run_dir, is_complete=is_watched_from_birth) if is_read else None
 
     @property
     def stderr(self) -> str:
@@ -128,7 +150,15 @@ class RunningEngine:
         return bytes.fromhex(self.enode.removeprefix("enode://").partition("@")[0])
 
     def call(self, method: str, **parameters: Any) -> Any:
-        return self.client.call(method, **parameters)
+        """Carry out a command, and check that its answer has the declared form."""
+        result = self.client.call(method, **parameters)
+        check_result(method, result)
+        return result
+
+    @cached_property
+    def connected(self) -> BlockingEngine:
+        """The typed commands, feeds, peers and responders of a program."""
+        return self._programs.enter_context(connect(self.run_dir))
 
     def log(self, *topics: str) -> EventLog:
         """Begin to read some topics; without any, all."""
@@ -146,8 +176,12 @@ class RunningEngine:
         pending, active = counts["pending"], counts["active"]
         return pending["inbound"], pending["outbound"], active["inbound"], active["outbound"]
 
+    def unauthenticated(self) -> int:
+        """The number of accepted connections whose auth has not come."""
+        return int(self.call("counts")["unauthenticated"]["inbound"])
+
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Signal it and wait for its end; the exit code."""
+        """Signal the engine and wait for its end; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(PATIENCE_SECONDS)
@@ -159,6 +193,7 @@ class RunningEngine:
         for log in self._logs:
             log.close()
         self.client.close()
+        self._programs.close()
         try:
             self.stop()
         except subprocess.TimeoutExpired:
@@ -170,6 +205,8 @@ class RunningEngine:
                 self.process.stdout.close()
             self._stderr.close()
             text = self.stderr
+            if self._reader is not None:
+                self._reader.close(is_clean=error is None)
             if self._made:
                 shutil.rmtree(self.run_dir)
         if error is not None:

@@ -8,26 +8,31 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
-from protocol import eth, p2p
-from protocol.crypto import PrivateKey
-from protocol.errors import DisconnectReason
-from protocol.eth import Head, LocalChain
-from protocol.events import Event
-from protocol.forkid import Chain, Forks
-from protocol.session import LocalNode, Role, Session, Setup
+from rlpx.protocol.errors import DisconnectReason
+from rlpx.protocol.eth import eth
+from rlpx.protocol.eth.forkid import Chain, Forks
+from rlpx.protocol.eth.status import Head, LocalChain, LocalRange
+from rlpx.protocol.lifecycle import Direction
+from rlpx.protocol.rlpx import p2p
+from rlpx.protocol.rlpx.crypto import PrivateKey
+from rlpx.protocol.session.events import Event
+from rlpx.protocol.session.session import Session
+from rlpx.protocol.session.setup import LocalNode, Setup
 
-# Nobody need read more than what a test sends.
+# No peer needs to read more than a test sends.
 RECEIVE_BYTES: Final = 65536
 PATIENCE_SECONDS: Final = 20.0
 
 
 class _All(dict[str, bool]):
-    def __missing__(self, _topic: str) -> bool:
-        return True
+    def __missing__(self, topic: str) -> bool:
+        return not topic.startswith("tap.")
 
 
 class Peer:
-    """An initiator on our own core. It is a load and a fault generator, no proof of correctness: real clients are that."""
+    """An initiator on our own core. It generates load and faults and proves no correctness: real clients do."""
+
+    client = "test-peer"
 
     def __init__(
         self,
@@ -39,11 +44,11 @@ class Peer:
     ) -> None:
         key = key or PrivateKey.generate(os.urandom)
         protocols = tuple(eth.sub_protocol(version) for version in eth.VERSIONS)
-        hello = p2p.Hello("test-peer", tuple(item.capability for item in protocols), 0, key.id)
-        node = LocalNode(key, hello.encode(), protocols, _All(), os.urandom, eth.LocalRange())
+        hello = p2p.Hello(self.client, tuple(item.capability for item in protocols), 0, key.id)
+        node = LocalNode(key, hello.encode(), protocols, _All(), os.urandom, LocalRange())
         local = LocalChain(chain.network_id, chain.genesis, Forks(chain), Head(1, b"\x01" * 32))
-        self.session = Session(Setup(Role.INITIATOR, node, local, 1 << 31, peer=node_id), now=monotonic())
-        self.session.admit(now=monotonic())
+        self.session = Session(Setup(Direction.OUTBOUND, node, local, 1 << 31, peer=node_id), now=monotonic())
+        self.session.approve(now=monotonic())
         self.node_id = key.id
         self.events: list[Event] = []
         self.socket = socket.create_connection(address, timeout=PATIENCE_SECONDS, source_address=(source, 0))
@@ -67,7 +72,7 @@ class Peer:
 
     def flush(self) -> None:
         """Write what is due."""
-        if data := self.session.outgoing():
+        if data := self.session.data_to_send():
             self.socket.sendall(data)
 
     def send(self, message: int, payload: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Of a hundred peers one reads nothing, one floods requests, and whoever should answer stalls: nobody else minds."""
+"""Among a hundred peers, one reads nothing and one floods requests while the responder stalls: no other peer is affected."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from os import urandom
 from time import monotonic
 from typing import Any
 
+import pytest
 import rlp as oracle
 
-from engine.client import Responder
-from engine.config import load_chain
-from protocol.events import MessageReceived
+from rlpx.engine.client.blocking import BlockingResponder
+from rlpx.engine.settings.chain import load_chain
+from rlpx.protocol.session.events import MessageReceived
 from tests.system.harness import RunningEngine, eventually
 from tests.system.peers import Peer
+
+pytestmark = pytest.mark.alone
 
 CHAIN = load_chain("dev")
 GET_HEADERS, GET_BODIES, BODIES, TRANSACTIONS = 3, 5, 6, 2
@@ -27,7 +30,7 @@ MOST_OPEN = 4
 WRITE_AHEAD_BYTES = 256 * 1024
 ROUNDS = 30
 NOISE_BYTES = 64 * 1024
-# The kernel takes some megabytes for a peer that reads nothing; then the engine's own queue of 1 MiB is what fills.
+# The kernel buffers some megabytes for a peer that reads nothing; then the engine's own queue of 1 MiB fills.
 MOST_NOISE = 400
 # That queue, what is sealed ahead of it, the flood's parked requests and answers, and Python's own arenas.
 MAX_GROWTH_BYTES = 16 * 1024 * 1024
@@ -41,7 +44,7 @@ def encode(item: object) -> bytes:
 
 @contextmanager
 def reading(peers: list[Peer]) -> Iterator[None]:
-    """Take whatever comes to these peers, in a thread."""
+    """Read everything that these peers get, in a thread."""
     is_over = threading.Event()
     ready = selectors.DefaultSelector()
     for peer in peers:
@@ -69,22 +72,14 @@ def stall(is_over: threading.Event) -> None:
 
 
 @contextmanager
-def stalling(engine: RunningEngine) -> Iterator[Responder]:
+def stalling(engine: RunningEngine) -> Iterator[BlockingResponder]:
     """A responder that takes requests for headers and answers none of them in time."""
     is_over = threading.Event()
-    responder = Responder(engine.run_dir, ["eth.GetBlockHeaders"], lambda _: stall(is_over))
-
-    def run() -> None:
-        while not is_over.is_set():
-            responder.serve(0.2)
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    responder = engine.connected.respond("eth.GetBlockHeaders", lambda _: stall(is_over))
     try:
         yield responder
     finally:
         is_over.set()
-        thread.join()
         responder.close()
 
 
@@ -100,7 +95,7 @@ def flooding(peer: Peer) -> Iterator[None]:
             for _ in range(500):
                 number += 1
                 peer.session.send("eth", GET_HEADERS, encode([number, [5, 1, 0, 0]]))
-            data = peer.session.outgoing()
+            data = peer.session.data_to_send()
             while data and not is_over.is_set():
                 try:
                     data = data[peer.socket.send(data) :]
@@ -117,7 +112,7 @@ def flooding(peer: Peer) -> Iterator[None]:
 
 
 def waits(peer: Peer, number: int) -> float:
-    """How long a peer waits for the answer to a request that nobody serves."""
+    """The time that a peer waits for the answer to a request that nobody serves."""
     asked_at = monotonic()
     peer.send(GET_BODIES, encode([number, []]))
 
@@ -133,7 +128,7 @@ def waits(peer: Peer, number: int) -> float:
 
 def test_a_slow_reader_a_flood_and_a_stalled_responder_harm_nobody_else() -> None:
     flags = ["--responders.answer-s", "3", "--throttle.per-ip-live", "1000"]
-    with RunningEngine(*flags, workers=1) as engine, ExitStack() as stack:
+    with RunningEngine(*flags, workers=1, is_read=False) as engine, ExitStack() as stack:
         peers = [stack.enter_context(Peer(engine.address, engine.node_id, CHAIN)) for _ in range(PEERS)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(Peer.establish, peers))
@@ -151,7 +146,7 @@ def test_a_slow_reader_a_flood_and_a_stalled_responder_harm_nobody_else() -> Non
             storm: list[float] = []
             for number in range(ROUNDS):
                 result = send(engine, urandom(NOISE_BYTES))
-                # What would not fit is told of, for the one that reads nothing and, in time, the flood that does not either.
+                # Refusals name the peer that reads nothing and, in time, the flooding one, which does not read either.
                 assert {"1"} <= result["refused"].keys() <= {"1", "2"}
                 storm.append(waits(others[number], 2))
             growth = worker.memory_info().rss - before
@@ -167,10 +162,12 @@ def test_a_slow_reader_a_flood_and_a_stalled_responder_harm_nobody_else() -> Non
 
 
 def send(engine: RunningEngine, payload: bytes, **filters: str) -> dict[str, Any]:
-    """Broadcast."""
-    return dict(engine.client.call("broadcast", attachment=payload, capability="eth", message=TRANSACTIONS, **filters))
+    """Send a broadcast."""
+    return dict(
+        engine.client.call("broadcast", attachment=payload, capability="eth", message=TRANSACTIONS, raw=True, **filters)
+    )
 
 
 def heard(peer: Peer) -> int:
-    """How many broadcasts a peer has got."""
+    """The number of broadcasts that a peer has received."""
     return sum(isinstance(event, MessageReceived) and event.kind.id == TRANSACTIONS for event in peer.events)

@@ -1,4 +1,4 @@
-"""What the engine survives: lost workers, a lost engine, full descriptor tables, readers that do not read, masses."""
+"""Faults that the engine survives: lost workers, a lost engine, full descriptor tables, readers that do not read, crowds."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import psutil
 import pytest
 import zmq
 
-from engine.client import EngineError
-from engine.config import load_chain
-from protocol import rlp
-from protocol.crypto import PrivateKey
+from rlpx.engine.client.presence import EngineError
+from rlpx.engine.settings.chain import load_chain
+from rlpx.protocol import rlp
+from rlpx.protocol.rlpx.crypto import PrivateKey
 from tests.system.harness import EventLog, RunningEngine, eventually
 from tests.system.peers import Peer
 
@@ -29,7 +29,7 @@ CHAIN = load_chain("dev")
 
 
 def connect(engine: RunningEngine, stack: ExitStack, count: int) -> list[Peer]:
-    """So many active peers."""
+    """Connect this many peers and wait until they are active."""
     peers = [stack.enter_context(Peer(engine.address, engine.node_id, CHAIN)) for _ in range(count)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(Peer.establish, peers))
@@ -37,14 +37,14 @@ def connect(engine: RunningEngine, stack: ExitStack, count: int) -> list[Peer]:
 
 
 def cpu_share(process: psutil.Process, seconds: float) -> float:
-    """How much of one core a process takes over some time."""
+    """The share of one core that a process takes over some time."""
     before = sum(process.cpu_times()[:2])
     sleep(seconds)
     return float((sum(process.cpu_times()[:2]) - before) / seconds)
 
 
 def lowest_free_descriptor(process: psutil.Process) -> int:
-    """The number that a process' next descriptor gets, once nothing it did a moment ago still changes that."""
+    """The number that a process' next descriptor gets, once it is no longer changing."""
     seen: list[set[str]] = []
 
     def is_at_rest() -> bool:
@@ -73,7 +73,7 @@ def test_a_killed_worker_costs_its_own_sessions_only_and_is_replaced_within_two_
         connect(engine, stack, 1)
         assert monotonic() - killed_at < 4.0
         assert log.wait("session.opened", count=21).fields["worker"] == 0
-        # The others lose nothing: every message of theirs arrives.
+        # The other peers lose nothing: every message of theirs arrives.
         for peer in peers:
             if peer.socket.fileno() >= 0:
                 try:
@@ -103,7 +103,7 @@ def test_a_killed_engine_takes_its_workers_along_and_blocks_no_restart() -> None
 
 
 def test_an_engine_out_of_descriptors_rests_recovers_and_loses_nobody() -> None:
-    with RunningEngine("--limits.max-pending-inbound", "2000", workers=1) as engine, ExitStack() as stack:
+    with RunningEngine("--timeouts.auth-s", "5", workers=1) as engine, ExitStack() as stack:
         process = psutil.Process(engine.process.pid)
         connect(engine, stack, 1)
         # One more descriptor than it has would be too many.
@@ -112,7 +112,7 @@ def test_an_engine_out_of_descriptors_rests_recovers_and_loses_nobody() -> None:
         assert cpu_share(process, 2.0) < 0.1
         assert engine.stderr.count("cannot accept") == 1
         process.rlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-        eventually(lambda: engine.counts()[0] == 20, "the backlog is accepted")
+        eventually(lambda: engine.unauthenticated() == 20, "the backlog is accepted")
         for sock in waiting:
             sock.close()
         eventually(lambda: engine.counts() == (0, 0, 1, 0), "and gone")
@@ -133,7 +133,8 @@ def test_a_worker_out_of_descriptors_rests_recovers_and_counts_each_lost_connect
         assert cpu_share(worker, 2.0) < 0.1
         worker.rlimit(resource.RLIMIT_NOFILE, (4096, 4096))
         connect(engine, stack, 2)
-        assert engine.counts() == (0, 0, 2, 0)
+        # A peer that has our Status may be ahead of the engine's count.
+        eventually(lambda: engine.counts() == (0, 0, 2, 0), "both are counted")
 
 
 def test_a_stuck_worker_takes_no_engine_with_it() -> None:
@@ -141,10 +142,10 @@ def test_a_stuck_worker_takes_no_engine_with_it() -> None:
         first, second = engine.workers()
         first.suspend()
         try:
-            # Its queue takes what it takes; the other one serves.
+            # Its queue holds what it can; the other responder serves.
             peers = [stack.enter_context(Peer(engine.address, engine.node_id, CHAIN)) for _ in range(10)]
             status = engine.call("status")
-            assert status["counts"]["pending"]["inbound"] + status["counts"]["active"]["inbound"] == 10
+            assert status["counts"]["unauthenticated"]["inbound"] == 10
             assert [worker["pid"] for worker in status["workers"]] == [first.pid, second.pid]
         finally:
             first.resume()
@@ -155,7 +156,7 @@ def test_a_stuck_worker_takes_no_engine_with_it() -> None:
 
 def test_a_subscriber_that_never_reads_is_noticed_by_nobody_else() -> None:
     payload = bytes([0xB9, 0x20, 0x00]) + bytes(8192)
-    with RunningEngine("--events.queue-batches", "20", workers=1) as engine, ExitStack() as stack:
+    with RunningEngine("--events.queue-bytes", "4194304", workers=1) as engine, ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         lazy = stack.enter_context(context.socket(zmq.SUB))
         lazy.setsockopt(zmq.RCVHWM, 1)
@@ -164,7 +165,7 @@ def test_a_subscriber_that_never_reads_is_noticed_by_nobody_else() -> None:
         log = engine.log("eth.")
         (peer,) = connect(engine, stack, 1)
         before = engine.call("status")["memory_bytes"]
-        # 64 MiB, far over what the lazy one's queue and sockets hold. The next ones are sent when the last have come.
+        # 64 MiB, far more than the lazy reader's queue and sockets hold. The next ones are sent when the last have arrived.
         for sent in range(16, 8192 + 1, 16):
             for _ in range(16):
                 peer.send(2, payload)
@@ -173,11 +174,20 @@ def test_a_subscriber_that_never_reads_is_noticed_by_nobody_else() -> None:
         assert log.gaps == []
         assert [event.payload for event in log.of("eth.Transactions")] == [payload] * 8192
         assert engine.call("status")["memory_bytes"] - before < 48 * 1024 * 1024
-        assert engine.call("status")["workers"][0]["dropped_events"] == 0
+        # A worker reports this once a second; before its first report it is unknown.
+        dropped = eventually(
+            lambda: [
+                worker["dropped_events"]
+                for worker in engine.call("status")["workers"]
+                if worker["dropped_events"] is not None
+            ],
+            "the worker has reported",
+        )
+        assert dropped == [0]
 
 
 def test_five_thousand_connections_leave_no_descriptor_and_no_memory_behind() -> None:
-    with RunningEngine("--limits.max-pending-inbound", "1000") as engine:
+    with RunningEngine() as engine:
         processes = [psutil.Process(engine.process.pid), *engine.workers()]
 
         def come_and_go(count: int) -> None:
@@ -220,20 +230,24 @@ def test_each_accepted_connection_is_opened_and_closed_exactly_once() -> None:
         assert log.gaps == []
 
 
-def test_pending_limit_leaves_the_rest_in_the_backlog() -> None:
-    flags = ["--limits.max-pending-inbound", "5", "--timeouts.handshake-s", "1", "--timeouts.pending-inbound-s", "1"]
-    with RunningEngine(*flags) as engine, ExitStack() as stack:
+def test_before_the_auth_a_limit_leaves_the_rest_in_the_backlog_until_somebody_is_slow() -> None:
+    with RunningEngine("--limits.max-unauthenticated", "5", "--timeouts.auth-s", "2") as engine, ExitStack() as stack:
         log: EventLog = engine.log("session.")
         for _ in range(12):
             stack.enter_context(socket.create_connection(engine.address))
         seen = 0
         while len(log.of("session.closed")) < 12:
-            seen = max(seen, engine.counts()[0])
+            seen = max(seen, engine.unauthenticated())
             assert seen <= 5
             log.read(0.05)
         assert seen == 5
         assert not log.of("session.refused")
-        assert {event.fields["cause"] for event in log.of("session.closed")} == {"the peer took too long at auth"}
+        causes = Counter(event.fields["cause"] for event in log.of("session.closed"))
+        # The last ones have no newcomers after them, so they wait out their time.
+        assert causes == {
+            "it sent no auth, and others needed its place": 7,
+            "the peer took too long at auth before it sent a byte": 5,
+        }
 
 
 def test_dials_that_are_called_off_at_once_end_and_give_their_places_back() -> None:
@@ -242,7 +256,7 @@ def test_dials_that_are_called_off_at_once_end_and_give_their_places_back() -> N
         user.connect(f"ipc://{engine.run_dir}/control.ipc")
         ids = [PrivateKey(bytes([0] * 31 + [number])).id.hex() for number in range(1, 31)]
         for node_id in ids:
-            # Nobody routes to this one: without the end of the dial it would take its 15 seconds.
+            # Nothing routes to this address: unless the dial is ended, it takes its 15 seconds.
             dial = {"jsonrpc": "2.0", "id": 1, "method": "dial", "params": {"enode": f"enode://{node_id}@240.0.0.1:1"}}
             user.send(json.dumps(dial).encode())
             user.send(b'{"jsonrpc": "2.0", "id": 2, "method": "disconnect-all"}')
@@ -280,6 +294,6 @@ def test_a_request_that_cannot_be_framed_is_an_error_and_harms_no_worker() -> No
         connect(engine, stack, 1)
         oversized = rlp.encode([1, os.urandom(17 * 1024 * 1024)])
         with pytest.raises(EngineError, match="of a frame") as error:
-            engine.client.call("request", attachment=oversized, session=1, capability="eth", message=3)
+            engine.client.call("request", attachment=oversized, session=1, capability="eth", message=3, raw=True)
         assert error.value.name == "invalid_params"
         assert engine.counts() == (0, 0, 1, 0)

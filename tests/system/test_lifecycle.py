@@ -1,37 +1,38 @@
-"""The engine as a user meets it: started, asked, told, stopped, and started wrongly."""
+"""The life of the engine as a user sees it: it starts, answers commands, stops, and refuses to start wrongly."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from time import sleep
 
 import pytest
 import rlp as oracle
 import zmq
 
-from engine.client import Client, EngineError, EngineUnavailableError
-from engine.config import load_chain
-from protocol.crypto import PrivateKey
-from protocol.eth_messages import GetBlockHeaders, HeadersQuery
-from tests.system.harness import ROOT, RunningEngine, eventually, working_folder
+from rlpx.engine.client.client import Client
+from rlpx.engine.client.presence import EngineError, EngineUnavailableError
+from rlpx.engine.settings.chain import load_chain
+from rlpx.protocol.eth.messages import GetBlockHeaders, HeadersQuery
+from rlpx.protocol.rlpx.crypto import PrivateKey
+from tests.system.harness import IMPORT_PATH, RunningEngine, eventually, working_folder
 from tests.system.peers import Peer
 
 CHAIN = load_chain("dev")
 SOMEBODY = PrivateKey(b"\x07" * 32).id
 
 
-def run(*arguments: str, module: str = "engine") -> subprocess.CompletedProcess[str]:
-    """One of our programs, to its end."""
+def run(*arguments: str, module: str = "rlpx.engine") -> subprocess.CompletedProcess[str]:
+    """Run one of our programs to its end."""
     return subprocess.run(
         [sys.executable, "-P", "-m", module, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": IMPORT_PATH},
         capture_output=True,
         text=True,
         timeout=60,
@@ -40,7 +41,7 @@ def run(*arguments: str, module: str = "engine") -> subprocess.CompletedProcess[
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The only line that it said on stderr."""
+    """The only line that it wrote to stderr."""
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     return lines[0]
@@ -99,8 +100,9 @@ def test_run_directory_and_key_are_the_owners_alone() -> None:
         key = (engine.run_dir / "node.key").read_text().strip()
         for process in [engine.process.pid, *(worker.pid for worker in engine.workers())]:
             folder = Path("/proc") / str(process)
-            assert key.encode() not in (folder / "cmdline").read_bytes()
-            assert key.encode() not in (folder / "environ").read_bytes()
+            for form in (key.encode(), bytes.fromhex(key)):
+                assert form not in (folder / "cmdline").read_bytes()
+                assert form not in (folder / "environ").read_bytes()
         assert engine.stop() == 0
         assert key not in engine.stderr
 
@@ -130,9 +132,9 @@ def test_a_taken_port_is_said_with_exit_code_69() -> None:
         ("[limits]\nmax_active_inbound = 'many'\n", "limits.max_active_inbound: expected"),
         ("workers = 0\n", "workers: expected"),
         ("workers = \n", "not TOML"),
-        ("listen = 'localhost:1'\n", "listen: 'localhost' is not an IP address"),
+        ("listen = 'localhost'\n", "listen: expected HOST:PORT"),
         ("[access]\ndeny_cidrs = ['1.2.3.4/33']\n", "access.deny_cidrs: "),
-        ("[control]\nendpoint = 'tcp://0.0.0.0:5555'\n", "control.endpoint: "),
+        ("[curve]\ninsecure = true\n[control]\nendpoint = 'tcp://0.0.0.0:5555'\n", "control.endpoint: "),
     ],
 )
 def test_a_wrong_configuration_is_one_line_with_file_and_key(text: str, expected: str) -> None:
@@ -172,13 +174,13 @@ def test_a_run_directory_too_long_for_a_socket_is_refused() -> None:
 
 def test_wrong_usage_is_64() -> None:
     assert run("--no-such-flag").returncode == 64
-    assert run("dial", module="engine.ctl").returncode == 64
-    assert run("--count", "many", module="engine.tail").returncode == 64
+    assert run("dial", module="rlpx.engine.cli.ctl").returncode == 64
+    assert run("--count", "many", module="rlpx.engine.cli.tail").returncode == 64
 
 
 def test_the_tools_say_plainly_that_no_engine_answers() -> None:
     with working_folder() as folder:
-        for module, arguments in (("engine.ctl", ["status"]), ("engine.tail", ["session."])):
+        for module, arguments in (("rlpx.engine.cli.ctl", ["status"]), ("rlpx.engine.cli.tail", ["session."])):
             done = run("--run-dir", str(folder), *arguments, module=module)
             assert done.returncode == 69
             assert "no engine at" in one_line(done)
@@ -200,25 +202,36 @@ def test_the_tools_print_what_the_engine_says() -> None:
         peer.establish()
         place = ["--run-dir", str(engine.run_dir)]
         eventually(lambda: engine.counts()[2] == 1, "the session is active")
-        status = run(*place, "--json", "status", module="engine.ctl")
+        status = run(*place, "--json", "status", module="rlpx.engine.cli.ctl")
         assert json.loads(status.stdout)["enode"] == engine.enode
-        sessions = run(*place, "sessions", module="engine.ctl")
+        sessions = run(*place, "sessions", module="rlpx.engine.cli.ctl")
         assert "test-peer" in sessions.stdout
         assert "1 of 1" in sessions.stdout
-        wrong = run(*place, "disconnect", "99", module="engine.ctl")
+        wrong = run(*place, "disconnect", "99", module="rlpx.engine.cli.ctl")
         assert wrong.returncode == 1
         assert "no_such_session" in one_line(wrong)
-        assert run(*place, "disconnect", "1", "--reason", "useless_peer", module="engine.ctl").returncode == 0
+        assert run(*place, "disconnect", "1", "--reason", "useless_peer", module="rlpx.engine.cli.ctl").returncode == 0
         eventually(lambda: engine.counts() == (0, 0, 0, 0), "the session has ended")
-        history = run(*place, "history", module="engine.ctl")
+        history = run(*place, "history", module="rlpx.engine.cli.ctl")
         assert "useless_peer" in history.stdout
 
 
 def test_tail_prints_events_as_json_with_their_payload() -> None:
     with RunningEngine(workers=1) as engine:
         tail = subprocess.Popen(
-            [sys.executable, "-P", "-m", "engine.tail", "--run-dir", str(engine.run_dir), "--json", "--count", "1", "eth."],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "rlpx.engine.cli.tail",
+                "--run-dir",
+                str(engine.run_dir),
+                "--json",
+                "--count",
+                "1",
+                "eth.",
+            ],
+            env={**os.environ, "PYTHONPATH": IMPORT_PATH},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -250,6 +263,7 @@ def test_tcp_on_loopback_carries_commands_and_events_where_asked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         ports = first.getsockname()[1], second.getsockname()[1]
     flags = ["--control.endpoint", f"tcp://127.0.0.1:{ports[0]}", "--events.endpoint", f"tcp://127.0.0.1:{ports[1]}"]
+    flags += ["--curve.insecure", "true"]
     with RunningEngine(*flags, workers=1), Client(f"tcp://127.0.0.1:{ports[0]}") as client:
         assert client.call("counts")["active"]["inbound"] == 0
 
@@ -263,7 +277,7 @@ def test_sighup_uses_new_limits_and_says_what_needs_a_restart() -> None:
             file.write_text("[limits]\nmax_active_inbound = 7\n[timeouts]\nping_s = 30\n")
             engine.process.send_signal(signal.SIGHUP)
             eventually(lambda: engine.call("counts")["limits"]["max_active_inbound"] == 7, "the new limit")
-            assert '"needs_restart": ["timeouts"]' in engine.stderr
+            eventually(lambda: '"needs_restart": ["timeouts"]' in engine.stderr, "the log says what needs a restart")
             file.write_text("[limits]\nmax_active_inbound = []\n")
             engine.process.send_signal(signal.SIGHUP)
             eventually(lambda: "was not read again" in engine.stderr, "the complaint")
@@ -309,13 +323,13 @@ def test_a_tap_shows_what_we_send() -> None:
         session = one.call("dial", enode=other.enode, wait=True)["session"]
         headers = "0x" + oracle.encode([77, [1, 1, 0, 0]]).hex()
         one.call("send", session=session, capability="eth", message="Transactions", payload="0xc0")
-        one.call("broadcast", capability="eth", message="Transactions", payload="0xc105")
+        one.call("broadcast", capability="eth", message="Transactions", payload="0xc105", raw=True)
         one.call("request", session=session, capability="eth", message="GetBlockHeaders", payload=headers)
         sent = [asking.wait("tap.eth.Transactions", count=number + 1) for number in range(2)]
         assert [event.payload for event in sent] == [b"\xc0", b"\xc1\x05"]
         assert sent[0].fields["session"] == session
         asked = asking.wait("tap.eth.GetBlockHeaders")
-        # As it is on the wire: with an id of ours.
+        # The request as it is on the wire: with an id of ours.
         assert (asked.fields["request_id"], asked.payload) == (0, oracle.encode([0, [1, 1, 0, 0]]))
         assert asked.decode() == GetBlockHeaders(0, HeadersQuery(1, 1, 0, False))
         answer = answering.wait("tap.eth.BlockHeaders")
@@ -330,29 +344,49 @@ def test_tail_decodes_messages_where_asked() -> None:
                 sys.executable,
                 "-P",
                 "-m",
-                "engine.tail",
+                "rlpx.engine.cli.tail",
                 "--run-dir",
                 str(engine.run_dir),
                 "--json",
                 "--decode",
-                "--count",
-                "2",
                 "eth.",
             ],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": IMPORT_PATH},
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert tail.stdout is not None
+        lines = tail.stdout
+        assert lines is not None
         with Peer(engine.address, engine.node_id, CHAIN) as peer:
             peer.establish()
-            sleep(1.5)
-            peer.send(8, bytes(announced))
-            first = json.loads(tail.stdout.readline())
+
+            def is_read() -> bool:
+                peer.send(8, bytes(announced))
+                return bool(select.select([lines], [], [], 0.2)[0])
+
+            eventually(is_read, "the reader has subscribed")
+            first = json.loads(lines.readline())
             peer.send(8, b"\xc1\x05")
-            second = json.loads(tail.stdout.readline())
-        tail.wait(10)
-        tail.stdout.close()
+            malformed = next(event for line in lines if "message" not in (event := json.loads(line)))
+        tail.terminate()
+        tail.communicate(timeout=10)
         assert first["message"]["hashes"] == ["0x" + "0a" * 32]
         assert first["payload"] == "0x" + bytes(announced).hex()
-        assert "malformed" in second
+        assert "malformed" in malformed
+
+
+def test_no_answer_and_no_event_shows_the_key() -> None:
+    with RunningEngine("--log.level", "debug", workers=1) as engine:
+        key = (engine.run_dir / "node.key").read_text().strip()
+        log = engine.log()
+        with Peer(engine.address, engine.node_id, CHAIN) as peer:
+            peer.establish()
+            session = log.wait("session.established").fields["session"]
+            answers = [engine.call(name) for name in ("status", "counts", "sessions", "peers", "history", "discover")]
+            answers.append(engine.call("session", session=session))
+            peer.leave()
+        log.wait("session.closed")
+        shown = json.dumps(answers) + "".join(json.dumps(event.fields) + event.payload.hex() for event in log.events)
+        # The search works: it finds our own id, which belongs to the key.
+        assert engine.node_id.hex() in shown
+        assert key not in shown.lower()

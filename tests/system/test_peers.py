@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from engine.client import EngineError
-from engine.config import load_chain
-from protocol.crypto import PrivateKey
+from rlpx.engine.client.presence import EngineError
+from rlpx.engine.settings.chain import load_chain
+from rlpx.protocol.rlpx.crypto import PrivateKey
 from tests.system.harness import RunningEngine, eventually
 from tests.system.peers import Peer
 
@@ -47,7 +47,7 @@ def test_of_a_static_peer_that_is_not_connected_it_is_said_why_and_when_it_is_tr
         assert 0 < stranger["next_try_s"] <= 36
         assert "no TCP connection: Connection refused" in nobody["last_end"]
         assert 0 < nobody["next_try_s"] <= 36
-        # Naming it again is a wish to have it now.
+        # Naming the peer again asks for a dial now.
         log = engine.log("dial.failed")
         engine.call("peers-add", enode=nobody["peer"])
         assert log.wait("dial.failed").fields["enode"] == nobody["peer"]
@@ -134,7 +134,7 @@ def test_sub_protocols_come_and_go_while_it_runs_and_a_replaced_worker_knows_the
         session = dialled["session"]
         first.call("send", session=session, capability="wit", message=3, payload="0x83" + "00" * 3)
         assert log.wait("wit.3").payload == b"\x83\0\0\0"
-        # More than the sub-protocol's messages may have.
+        # More bytes than the sub-protocol's messages may have.
         first.call("send", session=session, capability="wit", message=0, payload="0xb90800" + "00" * 2048)
         assert log.wait("session.closed").fields["reason"] == "protocol_breach"
         with RunningEngine(workers=1) as other, pytest.raises(EngineError, match="useless_peer"):
@@ -142,7 +142,7 @@ def test_sub_protocols_come_and_go_while_it_runs_and_a_replaced_worker_knows_the
         assert second.call("subprotocols-remove", protocol="wit/0")["confirmed"] == [0]
         with RunningEngine(workers=1) as other:
             assert other.call("dial", enode=second.enode, wait=True)["established"]["shared"] == ["eth/72"]
-        with pytest.raises(EngineError, match="none of your own"):
+        with pytest.raises(EngineError, match="not one of your own"):
             second.call("subprotocols-remove", protocol="wit/0")
 
 

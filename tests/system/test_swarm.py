@@ -1,4 +1,4 @@
-"""`rlpx-swarm` as users run it, against a real engine: what both count agrees, and its exit codes."""
+"""`rlpx-swarm` as users run it, against a real engine: the counts of both agree, and the exit codes are right."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from xml.etree import ElementTree as ET
 import psutil
 import pytest
 
-from engine.swarm_watch import Watch
-from protocol.swarm import Fault
-from tests.system.harness import PATIENCE_SECONDS, ROOT, RunningEngine, eventually
+from rlpx.engine.swarm.watch import Watch
+from rlpx.protocol.bus.swarm import Fault
+from tests.system.harness import IMPORT_PATH, PATIENCE_SECONDS, RunningEngine, eventually
 
 # Long enough for the longest deadline of a handshake.
 ENGINE = ("--timeouts.handshake-s", "1", "--timeouts.pending-inbound-s", "2", "--timeouts.ping-interval-s", "1")
@@ -27,14 +27,14 @@ SECONDS = 10
 
 def swarm(*flags: str) -> list[str]:
     """The command."""
-    return [sys.executable, "-P", "-m", "engine.swarm", "--chain", "dev", *flags]
+    return [sys.executable, "-P", "-m", "rlpx.engine.swarm.command", "--chain", "dev", *flags]
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    """The command, to its end."""
+    """Run the command to its end."""
     return subprocess.run(
         swarm(*flags),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": IMPORT_PATH},
         capture_output=True,
         text=True,
         timeout=120,
@@ -43,10 +43,10 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def started(*flags: str) -> subprocess.Popen[str]:
-    """The command, while it runs."""
+    """Start the command; yields it while it runs."""
     return subprocess.Popen(
         swarm(*flags),
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": IMPORT_PATH},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -107,7 +107,7 @@ def test_the_engine_dials_a_swarm_that_listens_and_again_who_has_left_and_is_bac
         assert ended.returncode == 0, ended.stdout + ended.stderr
         told = json.loads(ended.stdout)
         sessions = told["sessions"]
-        # A peer that has left drops whoever dials it.
+        # A peer that has left closes every connection to it.
         history = [item for item in engine.call("history", limit=10_000) if item["stage"] == "active"]
         assert sessions["established"] == told["engine"]["counts"]["established"] == len(history)
         assert {item["direction"] for item in history} == {"outbound"}
@@ -194,7 +194,7 @@ def test_whose_output_nobody_reads_ends_quietly() -> None:
 def test_its_processes_end_with_the_command() -> None:
     with RunningEngine() as engine:
         command = swarm("--run-dir", str(engine.run_dir), "--peers", "6", "--scenario", "churn")
-        running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+        running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": IMPORT_PATH}, stdout=subprocess.DEVNULL)
         eventually(lambda: engine.counts()[2] >= 2, "some are there")
         children = psutil.Process(running.pid).children()
         assert len(children) == 2
@@ -208,17 +208,17 @@ def test_its_processes_end_with_the_command() -> None:
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        ((), 64, "--target, --listen or --run-dir"),
-        (("--target", "nonsense"), 64, "--target: an enode URL begins with enode://"),
+        ((), 64, "one of --target, --listen and --run-dir is needed"),
+        (("--target", "nonsense"), 64, "--target: expected an enode URL"),
         (("--nonsense",), 64, "unrecognized arguments"),
         (("--run-dir", "/nowhere"), 69, "no engine"),
         (("--scenario", "nonsense"), 78, "no such file"),
-        (("--peers", "0"), 78, "--peers: expected int >= 1"),
+        (("--peers", "0"), 78, "--peers: expected a whole number from 1 to 100000"),
         (("--peers", "2", "--processes", "3"), 78, "--processes: 3 are more than the 2 peers"),
-        (("--seed", str(2**64), "--listen", "127.0.0.1:0"), 64, "--seed: 18446744073709551616 is not between 0 and"),
+        (("--seed", str(2**64), "--listen", "127.0.0.1:0"), 64, "--seed: expected a whole number from 0 to"),
         (("--seed", "one"), 64, "--seed"),
         (("--listen", "127.0.0.1:0", "--target", "enode://"), 64, "exclude each other"),
-        (("--listen", "here"), 64, "--listen: 'here' is not HOST:PORT"),
+        (("--listen", "here"), 64, "--listen: expected HOST:PORT"),
         (("--listen", "127.0.0.1:65530", "--peers", "20"), 64, "--listen: 20 ports from 65530 on go beyond 65535"),
         (("--listen", "203.0.113.1:0", "--peers", "2"), 69, "--listen: 203.0.113.1:0: Cannot assign requested address"),
         (("--listen", "127.0.0.1:0", "--plot", "/nowhere/swarm.svg"), 77, "--plot: /nowhere/swarm.svg cannot be written"),

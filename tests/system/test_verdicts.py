@@ -1,4 +1,4 @@
-"""Who may have a session, as real peers meet it: limits, the first session of a peer, ourselves, and those that left."""
+"""Verdicts as real peers meet them: limits, the first session of a peer, a peer with our own key, and peers that left."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from engine.client import EngineError
-from engine.config import load_chain
-from protocol.crypto import PrivateKey
-from protocol.errors import DisconnectReason
-from protocol.events import Closed, Established
+from rlpx.engine.client.presence import EngineError
+from rlpx.engine.settings.chain import load_chain
+from rlpx.protocol.errors import DisconnectReason
+from rlpx.protocol.rlpx.crypto import PrivateKey
+from rlpx.protocol.session.events import Closed, Established
 from tests.system.harness import RunningEngine, eventually
 from tests.system.peers import Peer
 
@@ -20,7 +20,7 @@ CHAIN = load_chain("dev")
 
 
 def outcome(peer: Peer) -> DisconnectReason | None:
-    """Shake hands: none where the session becomes active, else the reason that the peer is told."""
+    """Shake hands; returns the reason that the peer gets, or `None` if the session becomes active."""
     while peer.session.stage != "active" and not peer.session.is_closed:
         peer.step()
     if not peer.session.is_closed:
@@ -39,9 +39,9 @@ def test_the_first_session_of_a_peer_wins_and_a_second_one_is_told_so() -> None:
         assert outcome(first) is None
         assert outcome(second) is DisconnectReason.ALREADY_CONNECTED
         log.wait("session.closed", reason="already_connected", ended_by="us")
-        # It is not disturbed by that.
+        # That does not disturb the first session.
         first.send(2, b"\xc1\x05")
-        log.wait("eth.Transactions", session=log.of("session.established")[0].fields["session"])
+        log.wait("eth.Transactions", session=log.wait("session.established").fields["session"])
         first.leave()
         log.wait("session.closed", reason="client_quitting", ended_by="peer")
         assert outcome(again) is None
@@ -58,9 +58,9 @@ def test_whoever_has_our_own_key_is_told_that_it_is_us() -> None:
 def test_of_a_crowd_that_comes_at_once_as_many_are_let_in_as_there_are_places() -> None:
     with RunningEngine("--limits.max-active-inbound", "5") as engine, ExitStack() as stack:
         log = engine.log("session.")
-        # All are pending before the first one is proved, so that only the verdict can keep the limit.
+        # All have connected before the first one is proved, so that only the verdict can keep the limit.
         crowd = [stack.enter_context(Peer(engine.address, engine.node_id, CHAIN)) for _ in range(20)]
-        eventually(lambda: engine.counts()[0] == 20, "all of them are pending")
+        eventually(lambda: engine.unauthenticated() == 20, "all of them are accepted")
         with ThreadPoolExecutor(8) as pool:
             outcomes = list(pool.map(outcome, crowd))
         assert outcomes.count(None) == 5
@@ -68,7 +68,7 @@ def test_of_a_crowd_that_comes_at_once_as_many_are_let_in_as_there_are_places() 
         log.wait("session.closed", count=15)
         assert engine.counts() == (0, 0, 5, 0)
         assert len(log.of("session.established")) == 5
-        # One more is not even begun; a place that is free is taken.
+        # One more is refused at once; a place that comes free is taken.
         late, later = (stack.enter_context(Peer(engine.address, engine.node_id, CHAIN)) for _ in range(2))
         assert outcome(late) is DisconnectReason.TOO_MANY_PEERS
         assert outcome(later) is DisconnectReason.TOO_MANY_PEERS
@@ -78,7 +78,7 @@ def test_of_a_crowd_that_comes_at_once_as_many_are_let_in_as_there_are_places() 
 
 
 def test_an_address_whose_connections_came_to_nothing_is_not_shut_out() -> None:
-    """reth bans such an address for 12 h: health checks and port scanners trip that."""
+    """reth bans such an address for 12 h, which hits health checks and port scanners."""
     with RunningEngine(workers=1) as engine:
         log = engine.log("session.")
         for rubbish in (b"", b"\x01", b"GET / HTTP/1.1\r\n\r\n", bytes(600)):

@@ -8,35 +8,47 @@ async with hosted(folder) as engine:
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import orjson
 
-from protocol import control
-from protocol.control import CallId, Configure, Handoff, Handoffs, Judge, SessionId, WorkerId
-from protocol.errors import DisconnectReason
-from protocol.events import Authenticated, Closed, Established, Event
-from protocol.session import Session
-from tests.pair import DEV, DIALER, HEAD, LISTENER, PROTOCOLS, Recipe
-from workers import __main__ as process
+from rlpx.protocol.bus import control, zmtp
+from rlpx.protocol.bus.control import CallId, SessionId, Verdict, WorkerId
+from rlpx.protocol.bus.metrics import WorkerCounters
+from rlpx.protocol.bus.records import Configure, Handoff, Handoffs, NodeConfig, encode_record
+from rlpx.protocol.bus.reports import Published, ReportReader
+from rlpx.protocol.errors import DisconnectReason
+from rlpx.protocol.session.events import Authenticated, Closed, Established, Event
+from rlpx.protocol.session.session import Session
+from rlpx.protocol.settings import EventSettings, TimeoutSettings, WorkerSettings
+from rlpx.workers import __main__ as process
+from tests.pair import DEV, DIALER, HEAD, LISTENER, PROTOCOLS, SessionSpec
+
+ONE, TWO = SessionId(1), SessionId(2)
+QUITTING = DisconnectReason.CLIENT_QUITTING
+DRAIN = control.Drain(QUITTING, "the engine is shutting down")
+TRANSACTIONS, GET_BLOCK_HEADERS, BLOCK_HEADERS, GET_BLOCK_BODIES = 2, 3, 4, 5
 
 PATIENCE_SECONDS = 10.0
-# Long enough that a goodbye never ends by it while a test looks, short enough to wait for.
+# Long enough that no goodbye times out while a test looks at it, short enough to wait for.
 GOODBYE_SECONDS = 0.3
 
 R = TypeVar("R")
 E = TypeVar("E")
 
 
-def configuration(folder: Path, session: control.SessionConfig | None = None) -> Configure:
-    """What the worker is told; its node key is the listener's of `tests.pair`."""
+def configuration(folder: Path, settings: WorkerSettings | None = None) -> Configure:
+    """The worker's configuration; its node key is the listener's of `tests.pair`."""
     return Configure(
         worker=WorkerId(3),
-        node=control.NodeConfig(
+        run="run",
+        node=NodeConfig(
             key=LISTENER.key.secret,
             client="tests/worker",
             listen_port=30303,
@@ -46,30 +58,30 @@ def configuration(folder: Path, session: control.SessionConfig | None = None) ->
         chain=DEV,
         head=HEAD,
         is_head_known=True,
-        session=session or SESSIONS,
-        outbox=control.OutboxConfig(f"ipc://{folder}/traffic.ipc", 0.002, 1 << 17, 1000),
-        responder=control.ResponderConfig(f"ipc://{folder}/worker-0.ipc", 5, 4),
+        settings=settings or SETTINGS,
+        data_path=f"{folder}/worker-0.ipc",
     )
 
 
-SESSIONS = control.SessionConfig(
-    handshake_seconds=5,
-    pending_inbound_seconds=10,
-    pending_outbound_seconds=20,
-    connect_seconds=15,
-    ping_interval_seconds=15,
-    ping_seconds=15,
-    goodbye_seconds=GOODBYE_SECONDS,
-    max_goodbyes=256,
-    max_bad_messages=4,
-    ends_on_breach=True,
-    queue_bytes=1 << 20,
-    write_seconds=20,
+# A worker's batches leave soon, so that no test waits for them.
+SETTINGS = WorkerSettings(
+    timeouts=TimeoutSettings(auth_s=5, goodbye_s=GOODBYE_SECONDS), events=EventSettings(lifecycle_batch_ms=2)
 )
 
 
+def changed(**changes: float) -> WorkerSettings:
+    """`SETTINGS` with other values, each by the name of its setting, or as `SECTION__NAME` if two have that name."""
+    sections = {name: getattr(SETTINGS, name) for name in SETTINGS.__struct_fields__}
+    for key, value in changes.items():
+        name, _, setting = key.rpartition("__")
+        if not name:
+            (name,) = (name for name, section in sections.items() if setting in section.__struct_fields__)
+        sections[name] = msgspec.structs.replace(sections[name], **{setting: value})
+    return WorkerSettings(**sections)
+
+
 class Peer:
-    """A peer on a socket: a session of our own, driven by whoever waits for one of its events."""
+    """A peer on a socket: a session of our own, driven by the test that waits for one of its events."""
 
     def __init__(self, session: Session, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
         self.session = session
@@ -77,7 +89,7 @@ class Peer:
         self.reader, self.writer = streams
 
     async def until(self, kind: type[E]) -> E:
-        """Go on until it tells an event of this kind."""
+        """Exchange bytes until the session gives an event of this kind."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 self._write()
@@ -87,12 +99,12 @@ class Peer:
                 await self._read()
 
     async def hear(self) -> None:
-        """Take what comes next."""
+        """Take the next bytes."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self._read()
 
     async def until_closed(self) -> Closed:
-        """Go on until the session is over, and close."""
+        """Exchange bytes until the session is over, and close."""
         closed = await self.until(Closed)
         self.close()
         return closed
@@ -103,7 +115,7 @@ class Peer:
         self._write()
 
     async def ping(self) -> None:
-        """Ask whether the other side is there, as after a long silence, and hear that it is."""
+        """Send a ping, as after a long silence, and wait for the pong."""
         self.keep(self.session.tick(now=self.session.deadline))
         self._write()
         while self.session.rtt_seconds is None:
@@ -115,10 +127,10 @@ class Peer:
         self._write()
 
     def keep(self, events: list[Event]) -> None:
-        """Gather what the session told. The peer's own verdict is yes, at once."""
+        """Keep the session's events. The peer approves the other side at once."""
         self.events += events
         if any(isinstance(event, Authenticated) for event in events):
-            self.keep(self.session.admit(now=self.now))
+            self.keep(self.session.approve(now=self.now))
 
     def close(self) -> None:
         """Close the socket."""
@@ -140,20 +152,21 @@ class Peer:
             self.keep(self.session.connection_lost("the other side closed"))
 
     def _write(self) -> None:
-        data = self.session.outgoing()
+        data = self.session.data_to_send()
         if data:
             self.writer.write(data)
 
 
-class PlayedEngine:
+class FakeEngine:
     """The engine's ends of a worker's two sockets."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.handoffs, self.inherited = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.reports: list[control.Report] = []
+        self.published: list[Published] = []
         self.peers: list[Peer] = []
-        self._decoder = control.report_decoder()
+        self._decoder = ReportReader()
         self._calls = 0
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
@@ -161,12 +174,13 @@ class PlayedEngine:
         self.worker: asyncio.Task[object]
 
     async def begin(self, configure: Configure) -> None:
-        """Start the worker; it is ready then."""
+        """Start the worker, and wait until it is ready."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            socket.send_fds(self.handoffs, [control.encode_record(configure)], [theirs.fileno()])
+            socket.send_fds(self.handoffs, [encode_record(configure)], [theirs.fileno()])
         self.reader, self.writer = await asyncio.open_connection(sock=ours)
         self.worker = asyncio.get_running_loop().create_task(self._run())
+        self.command(control.Begin(0, (), {}))
         await self.until(control.Ready)
 
     async def _run(self) -> object:
@@ -185,34 +199,63 @@ class PlayedEngine:
         )
         return report
 
-    async def until_that(self, is_it: Callable[[control.Report], bool]) -> Any:
-        """The first report that a test wants."""
+    async def until_that(self, is_wanted: Callable[[control.Report], bool]) -> Any:
+        """The first report for which the condition holds; it is taken out of `reports`."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 for report in self.reports:
-                    if is_it(report):
+                    if is_wanted(report):
                         self.reports.remove(report)
                         return report
                 data = await self.reader.read(1 << 16)
-                assert data, f"the worker has ended; it said {self.reports}"
-                self.reports += self._decoder.feed(data)
+                assert data, f"the worker has ended; its reports: {self.reports}"
+                self._keep(data)
 
     async def rest(self) -> list[control.Report]:
-        """All that it says until it has ended."""
+        """All reports until the worker has ended, except for pulses."""
+        return [report for report in await self.all_rest() if not isinstance(report, control.Pulse)]
+
+    async def all_rest(self) -> list[control.Report]:
+        """All reports until the worker has ended."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while data := await self.reader.read(1 << 16):
-                self.reports += self._decoder.feed(data)
+                self._keep(data)
         rest, self.reports = self.reports, []
-        return [report for report in rest if not isinstance(report, control.Pulse)]
+        return rest
+
+    def _keep(self, data: bytes) -> None:
+        for said in self._decoder.feed(data):
+            if isinstance(said, Published):
+                self.published.append(said)
+            else:
+                self.reports.append(said)
+
+    async def subscribe(self, *prefixes: bytes) -> None:
+        """Subscribe to these prefixes, and wait until that holds."""
+        self.command(control.SetInterest(1, prefixes, ()))
+        await self.until(control.InterestSet)
+
+    async def batch(self, topic: str) -> tuple[dict[str, Any], bytes]:
+        """The next batch of a topic: head and body."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                for published in self.published:
+                    if published.topic == topic and published.wire:
+                        self.published.remove(published)
+                        _, head, body = zmtp.decode(published.wire)
+                        return orjson.loads(head), body
+                data = await self.reader.read(1 << 16)
+                assert data, "the worker has ended"
+                self._keep(data)
 
     # -- what it is told ----------------------------------------------------------------------------------------------------
 
     def command(self, command: control.Command) -> None:
-        """Tell it something."""
+        """Send a command."""
         self.writer.write(control.encode(command))
 
     def call(self) -> CallId:
-        """A number for a command that is answered."""
+        """A new number for a command that is answered."""
         self._calls += 1
         return CallId(self._calls)
 
@@ -222,45 +265,55 @@ class PlayedEngine:
 
     def hand_over_all(self, accepted: list[tuple[Handoff, socket.socket]]) -> None:
         """Pass accepted sockets in one record, and close our copies."""
-        record = control.encode_record(Handoffs(tuple(handoff for handoff, _ in accepted)))
+        record = encode_record(Handoffs(tuple(handoff for handoff, _ in accepted)))
         socket.send_fds(self.handoffs, [record], [sock.fileno() for _, sock in accepted])
         for _, sock in accepted:
             sock.close()
 
     async def accepted(
-        self, session: SessionId, recipe: Recipe = DIALER, *, refusal: DisconnectReason | None = None
+        self, session: SessionId, recipe: SessionSpec = DIALER, *, refusal: DisconnectReason | None = None
     ) -> Peer:
-        """A peer that has connected, and was handed over."""
+        """A peer that has connected, and whose socket was handed over."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             streams = await asyncio.open_connection(*server.getsockname())
             sock, _ = server.accept()
         self.hand_over(Handoff(session, refusal), sock)
-        peer = Peer(Session(recipe.setup(LISTENER.key.id), now=asyncio.get_running_loop().time()), streams)
+        setup = recipe.setup(LISTENER.key.id)
+        # Only the key of the peer may repeat: an auth that is sent again is refused.
+        setup = msgspec.structs.replace(setup, node=msgspec.structs.replace(setup.node, entropy=os.urandom))
+        peer = Peer(Session(setup, now=asyncio.get_running_loop().time()), streams)
         self.peers.append(peer)
         return peer
 
-    async def established(self, session: SessionId, recipe: Recipe = DIALER) -> Peer:
+    async def established(self, session: SessionId, recipe: SessionSpec = DIALER) -> Peer:
         """A peer whose session is active on both sides."""
         peer = await self.accepted(session, recipe)
         established = asyncio.ensure_future(peer.until(Established))
         await self.until(control.SessionAuthenticated, session)
-        self.command(Judge(session))
+        self.command(Verdict(session))
         await self.until(control.SessionEstablished, session)
         await established
         return peer
 
     async def clear(self) -> None:
-        """Leave nothing behind for other tests, whatever went wrong in this one."""
+        """Close everything, whatever went wrong in the test."""
         self.writer.transport.abort()
         for peer in self.peers:
             peer.writer.transport.abort()
-        # Without its engine it ends by itself.
+        # Without its engine the worker ends by itself.
         await asyncio.wait([self.worker], timeout=PATIENCE_SECONDS)
-        # The transports close within the next turns.
+        # The transports close within the next loop iterations.
         for _ in range(3):
             await asyncio.sleep(0)
         self.handoffs.close()
         self.inherited.close()
+
+    async def counters(self) -> WorkerCounters:
+        """All that the worker has counted until now."""
+        call = self.call()
+        self.command(control.SendPulse(call))
+        await self.until_that(lambda report: report == control.Reply(call))
+        return [report for report in self.reports if isinstance(report, control.Pulse)][-1].counters
 
     async def asked(self, command: control.Command) -> control.Reply:
         """The reply to a command."""
@@ -269,10 +322,10 @@ class PlayedEngine:
 
 
 @asynccontextmanager
-async def hosted(folder: Path, **changes: float) -> AsyncIterator[PlayedEngine]:
-    """A worker that is ready; at the end the engine goes, and so has the worker to."""
-    engine = PlayedEngine(folder)
-    await engine.begin(configuration(folder, msgspec.structs.replace(SESSIONS, **changes)))
+async def hosted(folder: Path, **changes: float) -> AsyncIterator[FakeEngine]:
+    """A worker that is ready. At the end the engine closes its sockets, and the worker must end."""
+    engine = FakeEngine(folder)
+    await engine.begin(configuration(folder, changed(**changes)))
     try:
         yield engine
         engine.writer.close()
@@ -280,3 +333,34 @@ async def hosted(folder: Path, **changes: float) -> AsyncIterator[PlayedEngine]:
             assert await engine.worker == 0
     finally:
         await engine.clear()
+
+
+def closed_once(reports: list[control.Report], session: int) -> control.SessionClosed:
+    """The one end of a session."""
+    [report] = [item for item in reports if isinstance(item, control.SessionClosed) and item.session == session]
+    return report
+
+
+@contextmanager
+def listening(backlog: int = 5) -> Iterator[socket.socket]:
+    """A listening socket on a port of its own."""
+    with socket.create_server(("127.0.0.1", 0), backlog=backlog) as server:
+        server.setblocking(False)
+        yield server
+
+
+@contextmanager
+def full_port() -> Iterator[tuple[str, int]]:
+    """A port whose backlog is full: a connect to it gets no answer."""
+    with listening(backlog=0) as server:
+        waiting = []
+        for _ in range(4):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(server.getsockname())
+            waiting.append(sock)
+        try:
+            yield server.getsockname()
+        finally:
+            for sock in waiting:
+                sock.close()

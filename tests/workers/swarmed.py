@@ -1,22 +1,24 @@
-"""One simulated peer and a real session as its target, in memory and on a clock of their own; a transport that keeps all."""
+"""A simulated peer and a real session as its target, in memory and on a clock of their own; and a fake transport."""
 
 from __future__ import annotations
 
-from protocol.eth import Head, LocalChain
-from protocol.events import Authenticated, Closed, Established, Event, MessageReceived
-from protocol.forkid import Forks
-from protocol.session import Session
-from protocol.swarm import Scenario
+from rlpx.protocol.bus.swarm import Scenario
+from rlpx.protocol.eth.forkid import Forks
+from rlpx.protocol.eth.status import Head, LocalChain
+from rlpx.protocol.session.events import Authenticated, Closed, Established, Event, MessageReceived
+from rlpx.protocol.session.session import Session
+from rlpx.workers.swarm.bodies import Bodies
+from rlpx.workers.swarm.fault import peer_class
+from rlpx.workers.swarm.peer import Hangup, Peer
+from rlpx.workers.swarm.plan import PeerPlan
+from rlpx.workers.swarm.world import Tally, World
 from tests.pair import DEV, LISTENER, Clock
-from workers.swarm_fault import peer_class
-from workers.swarm_peer import Bodies, Hangup, Peer, Tally, World
-from workers.swarm_plan import PeerPlan
 
 CHAIN = LocalChain(DEV.network_id, DEV.genesis, Forks(DEV), Head(1, b"\x01" * 32))
 
 
 class Meeting:
-    """`peer` dials `target`, which admits everybody; both tick together."""
+    """`peer` dials `target`, which approves every peer; both tick together."""
 
     def __init__(self, plan: PeerPlan, scenario: Scenario, seed: int = 1) -> None:
         self.clock = Clock()
@@ -29,17 +31,17 @@ class Meeting:
         self.events: list[Event] = []
 
     def exchange(self) -> None:
-        """Carry bytes both ways until both are quiet, and ends as TCP carries them."""
+        """Carry bytes both ways until both sides are quiet, and the end of either side as TCP does."""
         while True:
             now = self.clock.now
-            said, heard = self.peer.outgoing(), b""
+            said, heard = self.peer.data_to_send(), b""
             if said:
                 self.take(self.target.receive(said, now=now))
             if self.peer.hangup is not None:
                 cause = "reset" if self.peer.hangup is Hangup.RESET else "the peer closed the connection"
                 self.peer.hangup = None
                 self.take(self.target.connection_lost(cause))
-            heard = self.target.outgoing()
+            heard = self.target.data_to_send()
             if heard:
                 self.peer.receive(heard, now=now)
             if not said and not heard:
@@ -57,11 +59,11 @@ class Meeting:
             self.exchange()
 
     def take(self, events: list[Event]) -> None:
-        """What the target tells: who is authenticated is let in, and what is asked gets the empty answer."""
+        """Keep the target's events: it approves authenticated peers, and answers requests with nothing."""
         for event in events:
             self.events.append(event)
             if isinstance(event, Authenticated):
-                self.take(self.target.admit(now=self.clock.now))
+                self.take(self.target.approve(now=self.clock.now))
             elif isinstance(event, MessageReceived) and event.kind.answer is not None:
                 self.target.answer(event, event.kind.empty_answer(event.request_id or 0, event.payload))
 
@@ -72,16 +74,16 @@ class Meeting:
 
     @property
     def has_established(self) -> bool:
-        """Whether the target took the peer for a session."""
+        """Whether the target established a session with the peer."""
         return any(isinstance(event, Established) for event in self.events)
 
     def received(self, name: str) -> list[MessageReceived]:
-        """The target's messages of this name."""
+        """The messages of this name that the target received."""
         return [event for event in self.events if isinstance(event, MessageReceived) and event.kind.name == name]
 
 
 class FakeSocket:
-    """Keeps its options."""
+    """Keeps the options that are set."""
 
     def __init__(self) -> None:
         self.options: dict[tuple[int, int], bytes] = {}
@@ -91,7 +93,7 @@ class FakeSocket:
 
 
 class FakeTransport:
-    """Keeps what is written and done."""
+    """Keeps what is written, and what is done to it."""
 
     def __init__(self) -> None:
         self.written = b""

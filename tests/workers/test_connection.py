@@ -1,32 +1,72 @@
-"""Between a socket and its session: bytes, deadlines, pauses, and a goodbye that ends by its deadline, come what may."""
+"""A connection between a socket and its session: bytes, deadlines, pauses, and a goodbye that ends by its deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
-from typing import Any, cast
+import socket
+from collections.abc import Iterator
+from typing import Any, Final, cast
 
 import pytest
 
-from protocol.capabilities import Shared
-from protocol.control import SessionId
-from protocol.errors import DisconnectReason
-from protocol.events import Authenticated, Closed, EndedBy, Established, Event, MessageReceived, Stage
-from protocol.messages import message_table
-from protocol.p2p import Capability
-from protocol.session import Session
-from tests.pair import DIALER, DISCONNECT, EMPTY_LIST, ETH, LISTENER, PING, PONG, Pair, RawPeer, Recipe, seeded
-from workers import connection
-from workers.connection import MOST_PARKED, MOST_PARKED_BYTES, WRITE_AHEAD_BYTES, Connection
+from rlpx.protocol.bus.control import SessionId
+from rlpx.protocol.bus.feeds import OpenFeed
+from rlpx.protocol.errors import DisconnectReason
+from rlpx.protocol.eth.kinds import message_table
+from rlpx.protocol.lifecycle import EndedBy, Stage
+from rlpx.protocol.rlpx.capabilities import Capability, Shared
+from rlpx.protocol.rlpx.crypto import Buffer
+from rlpx.protocol.session.events import Authenticated, Closed, Established, Event, MessageReceived
+from rlpx.protocol.session.session import Session
+from rlpx.protocol.settings import FeedSettings
+from rlpx.workers import connection
+from rlpx.workers.budget import Budget
+from rlpx.workers.connection import (
+    BURST_SECONDS,
+    EARNED_SHARE,
+    FIRST_READ_BYTES,
+    MAX_READ_BYTES,
+    MIN_READ_BYTES,
+    READ_SECONDS,
+    WRITE_AHEAD_BYTES,
+    Connection,
+)
+from rlpx.workers.feed import Feed, FeedBounds, FeedTotals
+from rlpx.workers.last_bytes import PIECE_BYTES
+from rlpx.workers.peer_requests import MAX_PARKED_BYTES, MAX_PARKED_REQUESTS, PeerRequests
+from tests.fake_endpoint import EndpointHarness
+from tests.pair import (
+    DIALER,
+    DISCONNECT,
+    EMPTY_LIST,
+    ETH,
+    EVERYBODY,
+    LISTENER,
+    NOBODY,
+    PING,
+    PONG,
+    Pair,
+    RawPeer,
+    SessionSpec,
+    encoded,
+    seeded,
+    snappied,
+)
+from tests.workers.fake_host import GOODBYE_SECONDS, FakeHost
 
-GOODBYE_SECONDS = 2.0
-WRITE_SECONDS = 20.0
 TRANSACTIONS = ETH + 2
 
 
+def closed_socket() -> socket.socket:
+    """A socket that is closed."""
+    sock = socket.socket()
+    sock.close()
+    return sock
+
+
 class FakeTransport:
-    """Keeps what is written; `unsent` is what the kernel has not taken, as a test says."""
+    """Keeps what is written; a test sets `unsent`, the bytes that the kernel has not taken."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -37,7 +77,12 @@ class FakeTransport:
         self.is_aborted = False
         self.is_closed = False
         self.eofs = 0
-        self.extra: dict[str, Any] = {"sockname": ("127.0.0.1", 30303), "peername": ("1.2.3.4", 5)}
+        # A closed socket: its descriptor cannot be duplicated.
+        self.extra: dict[str, Any] = {
+            "sockname": ("127.0.0.1", 30303),
+            "peername": ("1.2.3.4", 5),
+            "socket": closed_socket(),
+        }
 
     def get_extra_info(self, name: str) -> Any:
         return self.extra[name]
@@ -74,46 +119,10 @@ class FakeTransport:
         self.is_aborted = True
 
 
-class FakeHost:
-    """A worker that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.goodbye_seconds = GOODBYE_SECONDS
-        self.write_seconds = WRITE_SECONDS
-        self.turn_due = math.inf
-        self.turns: list[float] = []
-        self.callbacks: list[Callable[[], None]] = []
-        self.rooms = 0
-        self.events: list[Event] = []
-        self.deadlines_moved = 0
-        self.goodbyes = 0
-        self.gone = 0
-
-    def turn(self, now: float) -> None:
-        self.turns.append(now)
-        self.turn_due = now + 0.1
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.callbacks.append(callback)
-
-    def on_room(self, _: Connection) -> None:
-        self.rooms += 1
-
-    def on_events(self, _: Connection, events: list[Event]) -> None:
-        assert events, "an empty list is not worth a call"
-        self.events += events
-
-    def on_deadline_moved(self, _: Connection) -> None:
-        self.deadlines_moved += 1
-
-    def on_goodbye(self, _: Connection) -> None:
-        self.goodbyes += 1
-
-    def on_gone(self, _: Connection) -> None:
-        self.gone += 1
+TAPPED: Final = {"tap.eth.Transactions": True}
 
 
-class Scene:
+class Harness:
     """A connection on a fake transport, with a session at some stage and the peer on its other end.
 
     The clock of the connection is the peer's: it stands until the test lets time pass.
@@ -145,11 +154,11 @@ class Scene:
         return self.session.is_closed
 
     def reads(self) -> bool:
-        """Whether what the peer sends is read."""
+        """Whether the socket is read."""
         return self.transport.is_reading
 
     def connects(self) -> None:
-        """The transport is there."""
+        """Attach the transport."""
         self.connection.connection_made(cast("asyncio.Transport", self.transport))
 
     def says(self, code: int, payload: bytes = EMPTY_LIST) -> None:
@@ -157,38 +166,38 @@ class Scene:
         self.connection.data_received(self.peer.sealed(code, payload))
 
     def ends(self) -> None:
-        """The session ends by our decision."""
+        """End the session from our side."""
         events = self.session.disconnect(DisconnectReason.TOO_MANY_PEERS, "told to")
         self.connection.drive(events)
 
     def waits(self, seconds: float) -> None:
-        """Time passes; the wheel calls where a deadline has come."""
+        """Let time pass; a deadline that has come is called."""
         self.clock.passes(seconds)
         if self.clock.now >= self.connection.deadline:
             self.connection.on_deadline(self.clock.now)
 
 
 @pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     """An active session."""
     peer = RawPeer.at(Stage.ACTIVE)
     peer.hears()
-    return Scene(monkeypatch, peer)
+    return Harness(monkeypatch, peer)
 
 
 # -- the way in and out -----------------------------------------------------------------------------------------------------
 
 
 def test_an_initiators_first_bytes_leave_with_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(monkeypatch, RawPeer(is_dialer=False))
-    assert len(scene.transport.written) > 100
-    assert scene.host.events == []
+    harness = Harness(monkeypatch, RawPeer(is_dialer=False))
+    assert len(harness.transport.written) > 100
+    assert harness.host.events == []
 
 
 def test_a_responder_says_nothing_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(monkeypatch, RawPeer())
-    assert scene.transport.written == b""
-    assert scene.connection.deadline == scene.session.deadline
+    harness = Harness(monkeypatch, RawPeer())
+    assert harness.transport.written == b""
+    assert harness.connection.deadline == harness.session.deadline
 
 
 def test_two_connections_come_to_an_active_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,44 +220,56 @@ def test_two_connections_come_to_an_active_session(monkeypatch: pytest.MonkeyPat
 
     exchange()
     for end in ends:
-        end.drive(end.session.admit(now=pair.clock.now))
+        end.drive(end.session.approve(now=pair.clock.now))
     exchange()
     for host in hosts:
         assert [type(event) for event in host.events] == [Authenticated, Established]
 
 
-def test_addresses_are_read_once(scene: Scene) -> None:
-    assert (scene.connection.local, scene.connection.remote) == ("127.0.0.1:30303", "1.2.3.4:5")
+def test_addresses_are_read_once(harness: Harness) -> None:
+    assert (harness.connection.local, harness.connection.remote) == ("127.0.0.1:30303", "1.2.3.4:5")
     ipv6 = FakeTransport()
     ipv6.extra = {"sockname": ("::1", 30303, 0, 0), "peername": None}
-    other = Connection(SessionId(8), RawPeer().session, scene.host)
+    other = Connection(SessionId(8), RawPeer().session, harness.host)
     other.connection_made(cast("asyncio.Transport", ipv6))
     assert (other.local, other.remote) == ("[::1]:30303", "")
 
 
-def test_a_message_is_answered_at_once(scene: Scene) -> None:
-    scene.says(PING)
-    assert scene.transport.written
-    assert scene.host.events == []
+def test_what_leaves_is_told_with_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = RawPeer.at(Stage.VERDICT, SessionSpec(interest={"eth.Transactions": False, "tap.eth.Status": True} | TAPPED))
+    harness = Harness(monkeypatch, peer)
+    # The Status leaves first; it is published once the session is established.
+    harness.connection.drive(harness.session.approve(now=harness.clock.now))
+    assert [sent.kind.name for sent in harness.host.sent] == ["Status"]
+    harness.session.send("eth", 2, b"\xc0")
+    assert len(harness.host.sent) == 1
+    harness.connection.write()
+    assert (harness.host.sent[1].kind.tap, harness.host.sent[1].payload) == ("tap.eth.Transactions", b"\xc0")
 
 
-def test_the_figures_are_the_sessions_with_what_is_unsent(scene: Scene) -> None:
-    scene.transport.unsent = 77
-    traffic = scene.connection.traffic()
-    assert (traffic.bytes_in, traffic.messages_in, traffic.queued_bytes) == (
-        scene.session.bytes_in,
-        scene.session.messages_in,
+def test_a_message_is_answered_at_once(harness: Harness) -> None:
+    harness.says(PING)
+    assert harness.transport.written
+    assert harness.host.events == []
+
+
+def test_the_figures_are_the_sessions_with_what_is_unsent(harness: Harness) -> None:
+    harness.transport.unsent = 77
+    stats = harness.connection.stats()
+    assert (stats.bytes_in, stats.messages_in, stats.queued_bytes) == (
+        harness.session.bytes_in,
+        harness.session.messages_in,
         77,
     )
-    assert traffic.rtt_ms is None
-    assert scene.connection.queued_bytes == 77
+    assert stats.rtt_ms is None
+    assert harness.connection.queued_bytes == 77
 
 
-def test_a_round_trip_is_shown_in_milliseconds(scene: Scene) -> None:
-    scene.waits(15.0)
-    scene.clock.passes(0.25)
-    scene.says(0x03)
-    assert scene.connection.traffic().rtt_ms == 250.0
+def test_a_round_trip_is_shown_in_milliseconds(harness: Harness) -> None:
+    harness.waits(15.0)
+    harness.clock.passes(0.25)
+    harness.says(0x03)
+    assert harness.connection.stats().rtt_ms == 250.0
 
 
 def test_a_dialled_peer_is_known_from_the_start() -> None:
@@ -262,34 +283,222 @@ def test_a_dialled_peer_is_known_from_the_start() -> None:
 
 def test_a_nearer_deadline_is_told_and_one_that_moves_away_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = RawPeer()
-    scene = Scene(monkeypatch, peer)
-    scene.connection.data_received(peer.opening())
-    # Behind the handshake the session has longer.
-    assert scene.connection.deadline == scene.session.deadline
-    assert scene.host.deadlines_moved == 0
-    scene.connection.deadline = scene.session.deadline + 50
-    scene.connection.drive([])
-    assert scene.connection.deadline == scene.session.deadline
-    assert scene.host.deadlines_moved == 1
+    harness = Harness(monkeypatch, peer)
+    harness.connection.data_received(peer.opening())
+    # After the handshake the session has a later deadline.
+    assert harness.connection.deadline == harness.session.deadline
+    assert harness.host.deadlines_moved == 0
+    harness.connection.deadline = harness.session.deadline + 50
+    harness.connection.drive([])
+    assert harness.connection.deadline == harness.session.deadline
+    assert harness.host.deadlines_moved == 1
 
 
-def test_a_quiet_peer_is_pinged_and_then_lost(scene: Scene) -> None:
-    scene.waits(15.0)
-    assert scene.transport.written
-    assert not scene.session.is_closed
-    scene.waits(15.0)
-    assert scene.closed.ended_by is EndedBy.US
-    assert scene.host.goodbyes == 1
+def test_a_quiet_peer_is_pinged_and_then_lost(harness: Harness) -> None:
+    harness.waits(15.0)
+    assert harness.transport.written
+    assert not harness.session.is_closed
+    harness.waits(15.0)
+    assert harness.closed.ended_by is EndedBy.US
+    assert harness.host.goodbyes == 1
 
 
-def test_what_is_due_is_done_though_the_loop_only_reads(scene: Scene) -> None:
-    scene.host.turn_due = scene.clock.now + 0.1
-    scene.says(PING)
-    assert scene.host.turns == []
-    scene.clock.passes(0.1)
-    scene.says(PING)
-    scene.says(PING)
-    assert scene.host.turns == [scene.clock.now]
+def test_what_is_due_is_done_though_the_loop_only_reads(harness: Harness) -> None:
+    harness.host.turn_due = harness.clock.now + 0.1
+    harness.says(PING)
+    assert harness.host.turns == []
+    harness.clock.passes(0.1)
+    harness.says(PING)
+    harness.says(PING)
+    assert harness.host.turns == [harness.clock.now]
+
+
+# -- what a peer may cost ---------------------------------------------------------------------------------------------------
+
+
+class CostlyHarness(Harness):
+    """A harness in which each read takes `costs` seconds of the clock."""
+
+    costs = 0.0
+
+    def arrives(self, data: bytes) -> None:
+        """Bytes come as the loop reads them: at a time as many as the connection has room for."""
+        while data and self.transport.is_reading:
+            room = self.connection.get_buffer(-1)
+            piece, data = data[: len(room)], data[len(room) :]
+            room[: len(piece)] = piece
+            self.connection.buffer_updated(len(piece))
+
+
+@pytest.fixture
+def costly(monkeypatch: pytest.MonkeyPatch) -> CostlyHarness:
+    """An active session whose messages take as long as the test says."""
+    peer = RawPeer.at(Stage.ACTIVE)
+    peer.hears()
+    harness = CostlyHarness(monkeypatch, peer)
+    receive = Session.receive
+
+    def slow(session: Session, data: Buffer, *, now: float) -> list[Event]:
+        harness.clock.passes(harness.costs)
+        return receive(session, data, now=now)
+
+    monkeypatch.setattr(Session, "receive", slow)
+    return harness
+
+
+def test_a_peer_that_costs_more_than_its_allowance_waits_for_its_turn(costly: CostlyHarness) -> None:
+    costly.costs = BURST_SECONDS * 0.75
+    costly.says(PING)
+    assert costly.reads()
+    costly.says(PING)
+    assert not costly.reads()
+    assert costly.host.deferred == [costly.connection]
+    assert costly.connection.allowance_seconds == pytest.approx(-BURST_SECONDS / 2)
+    costly.connection.allowance_seconds += BURST_SECONDS
+    costly.connection.read_on()
+    assert costly.reads()
+
+
+def test_a_quiet_peer_earns_its_allowance_back_and_no_more(costly: CostlyHarness) -> None:
+    costly.costs = BURST_SECONDS * 0.75
+    for _ in range(20):
+        costly.says(PONG)
+        costly.clock.passes(BURST_SECONDS / EARNED_SHARE)
+    assert costly.reads()
+    assert costly.connection.allowance_seconds == pytest.approx(BURST_SECONDS / 4)
+
+
+def test_what_a_slice_gave_is_not_cut_to_what_a_quiet_peer_may_have(costly: CostlyHarness) -> None:
+    costly.connection.allowance_seconds = 8 * BURST_SECONDS
+    costly.costs = BURST_SECONDS
+    costly.says(PONG)
+    assert costly.connection.allowance_seconds == pytest.approx(7 * BURST_SECONDS)
+
+
+def test_a_read_takes_less_where_bytes_are_dear_and_more_where_they_are_cheap(costly: CostlyHarness) -> None:
+    costly.connection.allowance_seconds = 100.0
+    assert len(costly.connection.get_buffer(-1)) == FIRST_READ_BYTES
+    message = costly.peer.sealed(TRANSACTIONS, seeded(1)(1 << 20))
+    costly.arrives(message)
+    assert len(costly.connection.get_buffer(-1)) == MAX_READ_BYTES
+    costly.costs = 2 * READ_SECONDS
+    for _ in range(10):
+        costly.arrives(costly.peer.sealed(PONG))
+    assert len(costly.connection.get_buffer(-1)) == MIN_READ_BYTES
+    assert costly.session.messages_in >= 11
+
+
+def test_a_read_that_was_interrupted_for_long_makes_the_next_one_small_and_no_other(costly: CostlyHarness) -> None:
+    costly.connection.allowance_seconds = 100.0
+    message = costly.peer.sealed(TRANSACTIONS, seeded(1)(1 << 20))
+    sizes = []
+    for costs in (READ_SECONDS / 4, 100 * READ_SECONDS, READ_SECONDS / 8, READ_SECONDS / 4, READ_SECONDS / 4):
+        costly.costs = costs
+        size = len(costly.connection.get_buffer(-1))
+        part, message = message[:size], message[size:]
+        costly.arrives(part)
+        sizes.append(len(costly.connection.get_buffer(-1)))
+    assert sizes == [8192, 2048, 4096, 8192, 16384]
+
+
+def test_a_peer_in_its_goodbye_waits_for_its_turn_as_well(costly: CostlyHarness) -> None:
+    costly.ends()
+    costly.costs = 2 * BURST_SECONDS
+    costly.connection.data_received(b"whatever")
+    assert not costly.reads()
+    costly.connection.read_on()
+    assert costly.reads()
+
+
+def test_the_turn_of_a_connection_that_is_gone_is_nobodys(costly: CostlyHarness) -> None:
+    costly.costs = 2 * BURST_SECONDS
+    costly.says(PONG)
+    costly.connection.connection_lost(None)
+    costly.connection.read_on()
+    assert costly.host.gone == 1
+
+
+def test_a_turn_does_not_end_a_pause_for_another_reason(costly: CostlyHarness) -> None:
+    costly.costs = 2 * BURST_SECONDS
+    costly.says(PONG)
+    park(costly.connection, request(MAX_PARKED_BYTES + 1))
+    costly.connection.read_on()
+    assert not costly.reads()
+    unpark(costly.connection)
+    assert costly.reads()
+
+
+# -- what it holds --------------------------------------------------------------------------------------------------------
+
+
+def test_what_has_arrived_of_a_frame_is_booked_until_it_is_whole(harness: Harness) -> None:
+    frame = harness.peer.sealed(TRANSACTIONS, encoded([seeded(1)(100_000)]))
+    harness.connection.data_received(frame[:60_000])
+    # The header has been taken already, and counts no more.
+    assert harness.host.budget.used_bytes == 60_000 - 32
+    harness.connection.data_received(frame[60_000:])
+    assert harness.host.budget.used_bytes == 0
+    assert harness.host.relieved == 0
+
+
+def test_messages_that_nobody_reads_need_nothing_of_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = RawPeer.at(Stage.ACTIVE, SessionSpec(interest=NOBODY))
+    harness = Harness(monkeypatch, peer)
+    harness.says(TRANSACTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "drive", lambda _connection, _events: pytest.fail("there is nothing to do"))
+        before = harness.session.messages_in
+        harness.connection.data_received(peer.sealed(TRANSACTIONS) + peer.sealed(TRANSACTIONS))
+        assert harness.session.messages_in == before + 2
+        # Nor do announcements that somebody reads.
+        harness.session.read_for(EVERYBODY)
+        harness.connection.data_received(peer.sealed(TRANSACTIONS) + peer.sealed(TRANSACTIONS))
+        assert [type(event) for event in harness.host.events] == [MessageReceived] * 2
+    harness.session.read_for(NOBODY)
+    harness.host.events.clear()
+    # What has arrived of a frame is booked here as well, until it is whole.
+    frame = peer.sealed(TRANSACTIONS, encoded([seeded(1)(100_000)]))
+    harness.connection.data_received(frame[:60_000])
+    assert harness.host.budget.used_bytes == 60_000 - 32
+    harness.connection.data_received(frame[60_000:])
+    assert harness.host.budget.used_bytes == 0
+    assert harness.host.events == []
+
+
+def test_what_waits_for_a_peer_is_booked_while_it_does_not_read(harness: Harness) -> None:
+    harness.transport.unsent = 1234
+    harness.connection.pause_writing()
+    assert harness.host.budget.used_bytes == 1234
+    harness.session.send("eth", 2, encoded([seeded(1)(5000)]))
+    harness.connection.write()
+    assert harness.host.budget.used_bytes == 1234 + harness.session.queued_bytes > 6000
+    harness.connection.resume_writing()
+    assert harness.host.budget.used_bytes == 0
+
+
+def test_requests_that_wait_are_booked_with_those_that_responders_have(harness: Harness) -> None:
+    park(harness.connection, request(1000)).take(request(300))
+    harness.connection.drive([])
+    assert harness.host.budget.used_bytes == 1300
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_session_that_ended_holds_nothing(harness: Harness, *, is_lost: bool) -> None:
+    harness.connection.data_received(harness.peer.sealed(TRANSACTIONS, seeded(1)(100_000))[:60_000])
+    park(harness.connection, request(1000))
+    harness.transport.unsent = 1234
+    harness.connection.pause_writing()
+    if is_lost:
+        harness.connection.connection_lost(None)
+    else:
+        harness.ends()
+    assert harness.host.budget.used_bytes == harness.connection.booked_bytes == 0
+
+
+def test_beyond_the_budget_the_worker_is_asked_to_relieve_it_at_once(harness: Harness) -> None:
+    harness.host.budget.limit_bytes = 50_000
+    harness.connection.data_received(harness.peer.sealed(TRANSACTIONS, seeded(1)(100_000))[:60_000])
+    assert harness.host.relieved == 1
 
 
 # -- pauses -----------------------------------------------------------------------------------------------------------------
@@ -301,208 +510,270 @@ def request(size: int = 0) -> MessageReceived:
     return MessageReceived(kind, bytes(size), size, 0)
 
 
-def test_a_peer_whose_requests_wait_is_read_until_they_are_many(scene: Scene) -> None:
-    for _ in range(MOST_PARKED):
-        scene.connection.park(request())
-    scene.says(PING)
-    assert scene.reads()
-    scene.connection.park(request())
-    assert not scene.reads()
-    scene.connection.unpark()
-    assert scene.reads()
+def park(connection: Connection, parked: MessageReceived) -> PeerRequests:
+    """Let a request wait, as the worker does."""
+    requests = connection.requests = connection.requests or PeerRequests()
+    requests.park(parked)
+    connection.update_reading()
+    return requests
 
 
-def test_a_peer_whose_requests_wait_is_read_until_they_are_large(scene: Scene) -> None:
-    scene.connection.park(request(MOST_PARKED_BYTES))
-    assert scene.reads()
-    scene.connection.park(request(1))
-    assert not scene.reads()
-    assert len(scene.connection.unpark().payload) == MOST_PARKED_BYTES
-    assert scene.reads()
+def unpark(connection: Connection) -> MessageReceived:
+    """Take the oldest request out again."""
+    assert connection.requests is not None
+    parked = connection.requests.unpark()
+    connection.update_reading()
+    return parked
+
+
+def test_a_peer_whose_requests_wait_is_read_until_they_are_many(harness: Harness) -> None:
+    for _ in range(MAX_PARKED_REQUESTS):
+        park(harness.connection, request())
+    harness.says(PING)
+    assert harness.reads()
+    park(harness.connection, request())
+    assert not harness.reads()
+    unpark(harness.connection)
+    assert harness.reads()
+
+
+def test_a_peer_whose_requests_wait_is_read_until_they_are_large(harness: Harness) -> None:
+    park(harness.connection, request(MAX_PARKED_BYTES))
+    assert harness.reads()
+    park(harness.connection, request(1))
+    assert not harness.reads()
+    assert len(unpark(harness.connection).payload) == MAX_PARKED_BYTES
+    assert harness.reads()
 
 
 def test_a_session_that_waits_for_its_verdict_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(monkeypatch, RawPeer.at(Stage.VERDICT))
-    assert not scene.transport.is_reading
-    scene.connection.drive(scene.session.admit(now=scene.clock.now))
-    assert scene.transport.is_reading
+    harness = Harness(monkeypatch, RawPeer.at(Stage.VERDICT))
+    assert not harness.transport.is_reading
+    harness.connection.drive(harness.session.approve(now=harness.clock.now))
+    assert harness.transport.is_reading
+
+
+def test_a_pong_is_not_late_that_may_lie_in_a_socket_we_do_not_read(harness: Harness) -> None:
+    harness.waits(15.0)
+    park(harness.connection, request(MAX_PARKED_BYTES + 1))
+    harness.waits(15.0)
+    assert not harness.is_over()
+    unpark(harness.connection)
+    harness.waits(15.0)
+    assert harness.closed.reason is DisconnectReason.PING_TIMEOUT
+
+
+def test_requests_that_wait_go_with_their_session(harness: Harness) -> None:
+    requests = park(harness.connection, request(1000))
+    harness.ends()
+    assert not requests.has_parked
 
 
 def test_both_reasons_to_pause_have_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(monkeypatch, RawPeer.at(Stage.VERDICT))
-    scene.connection.park(request(MOST_PARKED_BYTES + 1))
-    scene.connection.drive(scene.session.admit(now=scene.clock.now))
-    assert not scene.transport.is_reading
-    scene.connection.unpark()
-    assert scene.transport.is_reading
+    harness = Harness(monkeypatch, RawPeer.at(Stage.VERDICT))
+    park(harness.connection, request(MAX_PARKED_BYTES + 1))
+    harness.connection.drive(harness.session.approve(now=harness.clock.now))
+    assert not harness.transport.is_reading
+    unpark(harness.connection)
+    assert harness.transport.is_reading
 
 
-def test_during_a_goodbye_the_peer_is_read_again_or_its_end_would_not_be_seen(scene: Scene) -> None:
-    scene.connection.park(request(MOST_PARKED_BYTES + 1))
-    scene.ends()
-    assert scene.transport.is_reading
+def lossless_feeds() -> tuple[Feed, Feed]:
+    """Two feeds; nothing of them is used but that they are two."""
+    bounds = FeedBounds(FeedSettings(), FeedTotals(), Budget(1))
+    link = EndpointHarness().user().link
+    first, second = (Feed(link, OpenFeed(feed=number, topics=("",), lossless=True), bounds) for number in (1, 2))
+    return first, second
+
+
+def test_a_peer_is_not_read_while_any_lossless_feed_holds_it(harness: Harness) -> None:
+    first, second = lossless_feeds()
+    harness.connection.hold(first)
+    assert not harness.reads()
+    harness.connection.hold(second)
+    harness.connection.release(first)
+    harness.connection.release(first)
+    assert not harness.reads()
+    harness.connection.release(second)
+    assert harness.reads()
+    harness.connection.release(second)
+    assert harness.reads()
+    assert harness.connection.holders is None
+
+
+def test_a_pong_is_not_late_while_a_lossless_feed_holds_the_peer(harness: Harness) -> None:
+    harness.waits(15.0)
+    harness.connection.hold(lossless_feeds()[0])
+    harness.waits(15.0)
+    assert not harness.is_over()
+
+
+def test_during_a_goodbye_the_peer_is_read_again_or_its_end_would_not_be_seen(harness: Harness) -> None:
+    park(harness.connection, request(MAX_PARKED_BYTES + 1))
+    harness.ends()
+    assert harness.transport.is_reading
 
 
 # -- what waits to be written -----------------------------------------------------------------------------------------------
 
 
-def test_while_the_peer_does_not_read_nothing_more_is_sealed_for_it(scene: Scene) -> None:
-    # A buffer without room is one that says so.
-    assert scene.transport.high == WRITE_AHEAD_BYTES - 1
-    scene.connection.pause_writing()
-    scene.session.send("eth", 2, b"\xc0")
-    scene.says(PING)
-    assert scene.transport.written == b""
-    assert scene.connection.queued_bytes > 0
-    scene.connection.resume_writing()
-    assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [PONG, TRANSACTIONS]
+def test_while_the_peer_does_not_read_nothing_more_is_sealed_for_it(harness: Harness) -> None:
+    # With this mark a full buffer calls `pause_writing`.
+    assert harness.transport.high == WRITE_AHEAD_BYTES - 1
+    harness.connection.pause_writing()
+    harness.session.send("eth", 2, b"\xc0")
+    harness.says(PING)
+    assert harness.transport.written == b""
+    assert harness.connection.queued_bytes > 0
+    harness.connection.resume_writing()
+    assert [code for code, _ in harness.peer.opens(harness.transport.written)] == [PONG, TRANSACTIONS]
 
 
-def test_what_is_sealed_is_written_though_the_peer_stops_reading(scene: Scene) -> None:
-    scene.session.send("eth", 2, b"\xc0")
-    sealed = scene.connection.seal()
-    assert scene.transport.written == b""
-    scene.connection.pause_writing()
-    scene.session.send("eth", 2, b"\xc0")
-    assert scene.connection.seal() == b""
-    scene.connection.write_sealed(sealed)
-    assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [TRANSACTIONS]
+def test_what_is_sealed_is_written_though_the_peer_stops_reading(harness: Harness) -> None:
+    harness.session.send("eth", 2, b"\xc0")
+    sealed = harness.connection.seal()
+    assert harness.transport.written == b""
+    harness.connection.pause_writing()
+    harness.session.send("eth", 2, b"\xc0")
+    assert harness.connection.seal() == b""
+    harness.connection.write_sealed(sealed)
+    assert [code for code, _ in harness.peer.opens(harness.transport.written)] == [TRANSACTIONS]
 
 
-def test_what_is_sealed_for_a_connection_that_is_gone_is_lost_with_it(scene: Scene) -> None:
-    scene.session.send("eth", 2, b"\xc0")
-    sealed = scene.connection.seal()
-    scene.connection.connection_lost(None)
-    scene.connection.write_sealed(sealed)
-    assert scene.transport.written == b""
+def test_what_is_sealed_for_a_connection_that_is_gone_is_lost_with_it(harness: Harness) -> None:
+    harness.session.send("eth", 2, b"\xc0")
+    sealed = harness.connection.seal()
+    harness.connection.connection_lost(None)
+    harness.connection.write_sealed(sealed)
+    assert harness.transport.written == b""
 
 
-def test_what_the_transport_has_no_room_for_waits_where_others_can_pass_it(scene: Scene) -> None:
-    scene.transport.unsent = WRITE_AHEAD_BYTES
-    scene.session.send("eth", 2, b"\xc0")
-    scene.connection.drive([])
-    assert scene.transport.written == b""
-    # With the next turn the transport has written, or has said that it cannot.
-    scene.says(PING)
-    scene.transport.unsent = 0
-    [callback] = scene.host.callbacks
+def test_what_the_transport_has_no_room_for_waits_where_others_can_pass_it(harness: Harness) -> None:
+    harness.transport.unsent = WRITE_AHEAD_BYTES
+    harness.session.send("eth", 2, b"\xc0")
+    harness.connection.drive([])
+    assert harness.transport.written == b""
+    # In the next loop iteration the transport has written, or has called `pause_writing`.
+    harness.says(PING)
+    harness.transport.unsent = 0
+    [callback] = harness.host.callbacks
     callback()
-    assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [PONG, TRANSACTIONS]
+    assert [code for code, _ in harness.peer.opens(harness.transport.written)] == [PONG, TRANSACTIONS]
 
 
-def test_about_as_much_is_written_as_there_is_room(scene: Scene) -> None:
+def test_about_as_much_is_written_as_there_is_room(harness: Harness) -> None:
     for _ in range(8):
-        scene.session.send("eth", 2, seeded(1)(WRITE_AHEAD_BYTES // 3))
-    scene.connection.drive([])
-    assert WRITE_AHEAD_BYTES <= len(scene.transport.written) < 2 * WRITE_AHEAD_BYTES
+        harness.session.send("eth", 2, seeded(1)(WRITE_AHEAD_BYTES // 3))
+    harness.connection.drive([])
+    assert WRITE_AHEAD_BYTES <= len(harness.transport.written) < 2 * WRITE_AHEAD_BYTES
 
 
-def test_a_peer_that_reads_nothing_for_long_is_cut_off(scene: Scene) -> None:
-    scene.connection.pause_writing()
-    scene.waits(10)
-    assert not scene.session.is_closed
-    scene.says(PONG)
-    scene.waits(10)
-    assert scene.transport.is_aborted
-    assert (scene.closed.ended_by, scene.closed.reason) == (EndedBy.US, None)
-    assert scene.closed.cause == "the peer read nothing for 20 s"
+def test_a_peer_that_reads_nothing_for_long_is_cut_off(harness: Harness) -> None:
+    harness.connection.pause_writing()
+    harness.waits(10)
+    assert not harness.session.is_closed
+    harness.says(PONG)
+    harness.waits(10)
+    assert harness.transport.is_aborted
+    assert (harness.closed.ended_by, harness.closed.reason) == (EndedBy.US, None)
+    assert harness.closed.cause == "the peer read nothing for 20 s"
 
 
-def test_a_peer_that_reads_slowly_is_not_cut_off_until_it_stops(scene: Scene) -> None:
-    scene.transport.unsent = 3000
-    scene.connection.pause_writing()
+def test_a_peer_that_reads_slowly_is_not_cut_off_until_it_stops(harness: Harness) -> None:
+    harness.transport.unsent = 3000
+    harness.connection.pause_writing()
     for unsent in (2000, 1999):
-        scene.transport.unsent = unsent
-        scene.waits(10)
-        scene.says(PONG)
-        scene.waits(10)
-        scene.says(PONG)
-        assert not scene.is_over()
-    scene.waits(20)
-    assert scene.transport.is_aborted
-    assert scene.closed.cause == "the peer read nothing for 20 s"
+        harness.transport.unsent = unsent
+        harness.waits(10)
+        harness.says(PONG)
+        harness.waits(10)
+        harness.says(PONG)
+        assert not harness.is_over()
+    harness.waits(20)
+    assert harness.transport.is_aborted
+    assert harness.closed.cause == "the peer read nothing for 20 s"
 
 
-def test_a_peer_that_reads_again_is_not_cut_off(scene: Scene) -> None:
-    scene.connection.pause_writing()
-    scene.waits(10)
-    scene.connection.resume_writing()
-    scene.waits(10)
-    assert not scene.session.is_closed
+def test_a_peer_that_reads_again_is_not_cut_off(harness: Harness) -> None:
+    harness.connection.pause_writing()
+    harness.waits(10)
+    harness.connection.resume_writing()
+    harness.waits(10)
+    assert not harness.session.is_closed
 
 
-def test_room_for_responses_is_told_while_requests_are_parked(scene: Scene) -> None:
-    scene.says(PING)
-    assert scene.host.rooms == 0
-    scene.connection.park(request())
-    scene.says(PING)
-    assert scene.host.rooms == 1
-    # Once, until they have had their turn.
-    scene.says(PING)
-    assert scene.host.rooms == 1
-    scene.connection.is_served_soon = False
-    scene.says(PING)
-    assert scene.host.rooms == 2
+def test_room_for_responses_is_told_while_requests_are_parked(harness: Harness) -> None:
+    harness.says(PING)
+    assert harness.host.rooms == 0
+    requests = park(harness.connection, request())
+    harness.says(PING)
+    assert harness.host.rooms == 1
+    # Only once, until the parked requests have had their turn.
+    harness.says(PING)
+    assert harness.host.rooms == 1
+    requests.is_turn_due = False
+    harness.says(PING)
+    assert harness.host.rooms == 2
 
 
-def test_a_goodbye_is_written_whatever_waits_and_counted(scene: Scene) -> None:
-    scene.connection.pause_writing()
-    scene.session.send("eth", 2, bytes(1000))
-    before = scene.session.messages_out
-    scene.ends()
-    assert [code for code, _ in scene.peer.opens(scene.transport.written)] == [DISCONNECT]
-    assert scene.closed.reason is DisconnectReason.TOO_MANY_PEERS
-    assert scene.connection.traffic().messages_out == before + 1
+def test_a_goodbye_is_written_whatever_waits_and_counted(harness: Harness) -> None:
+    harness.connection.pause_writing()
+    harness.session.send("eth", 2, bytes(1000))
+    before = harness.session.messages_out
+    harness.ends()
+    assert [code for code, _ in harness.peer.opens(harness.transport.written)] == [DISCONNECT]
+    assert harness.closed.reason is DisconnectReason.TOO_MANY_PEERS
+    assert harness.connection.stats().messages_out == before + 1
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_goodbye_is_written_then_our_side_ends_and_the_peer_has_two_seconds(scene: Scene) -> None:
-    scene.ends()
-    assert scene.transport.written
-    assert scene.transport.has_eof
-    assert not scene.transport.is_aborted
-    assert scene.connection.deadline == scene.clock.now + GOODBYE_SECONDS
-    assert (scene.host.goodbyes, scene.host.deadlines_moved) == (1, 1)
-    scene.waits(1.9)
-    assert not scene.transport.is_aborted
-    scene.waits(0.1)
-    assert scene.transport.is_aborted
+def test_a_goodbye_is_written_then_our_side_ends_and_the_peer_has_two_seconds(harness: Harness) -> None:
+    harness.ends()
+    assert harness.transport.written
+    assert harness.transport.has_eof
+    assert not harness.transport.is_aborted
+    assert harness.connection.deadline == harness.clock.now + GOODBYE_SECONDS
+    assert (harness.host.goodbyes, harness.host.deadlines_moved) == (1, 1)
+    harness.waits(1.9)
+    assert not harness.transport.is_aborted
+    harness.waits(0.1)
+    assert harness.transport.is_aborted
 
 
-def test_a_peer_that_goes_on_talking_does_not_put_the_end_off(scene: Scene) -> None:
-    scene.ends()
-    deadline = scene.connection.deadline
+def test_a_peer_that_goes_on_talking_does_not_put_the_end_off(harness: Harness) -> None:
+    harness.ends()
+    deadline = harness.connection.deadline
     for _ in range(3):
-        scene.waits(0.9)
-        scene.connection.data_received(b"blah")
-        assert scene.connection.deadline == deadline
-    assert scene.transport.is_aborted
-    assert scene.transport.eofs == 1
-    assert scene.host.goodbyes == 1
+        harness.waits(0.9)
+        harness.connection.data_received(b"blah")
+        assert harness.connection.deadline == deadline
+    assert harness.transport.is_aborted
+    assert harness.transport.eofs == 1
+    assert harness.host.goodbyes == 1
 
 
-def test_a_peer_that_closes_after_our_goodbye_is_gone(scene: Scene) -> None:
-    scene.ends()
-    deadline = scene.connection.deadline
-    assert scene.connection.eof_received() is False
-    assert scene.connection.deadline == deadline
-    scene.connection.connection_lost(None)
-    assert scene.closed.cause == "told to"
-    assert (scene.host.goodbyes, scene.host.gone, scene.connection.deadline) == (1, 1, math.inf)
+def test_a_peer_that_closes_after_our_goodbye_is_gone(harness: Harness) -> None:
+    harness.ends()
+    deadline = harness.connection.deadline
+    assert harness.connection.eof_received() is False
+    assert harness.connection.deadline == deadline
+    harness.connection.connection_lost(None)
+    assert harness.closed.cause == "told to"
+    assert (harness.host.goodbyes, harness.host.gone, harness.connection.deadline) == (1, 1, math.inf)
 
 
-def test_a_peer_that_says_goodbye_first_ends_the_session(scene: Scene) -> None:
-    scene.says(0x01, b"\xc1\x08")
-    assert (scene.closed.ended_by, scene.closed.reason) == (EndedBy.PEER, DisconnectReason.CLIENT_QUITTING)
-    assert scene.transport.has_eof
+def test_a_peer_that_says_goodbye_first_ends_the_session(harness: Harness) -> None:
+    harness.says(0x01, b"\xc1\x08")
+    assert (harness.closed.ended_by, harness.closed.reason) == (EndedBy.PEER, DisconnectReason.CLIENT_QUITTING)
+    assert harness.transport.has_eof
 
 
-def test_a_peer_that_closes_its_side_ends_the_session_and_lets_the_transport_close(scene: Scene) -> None:
-    assert scene.connection.eof_received() is False
-    assert (scene.closed.ended_by, scene.closed.cause) == (EndedBy.NETWORK, "the peer closed the connection")
-    assert scene.connection.deadline == scene.clock.now + GOODBYE_SECONDS
+def test_a_peer_that_closes_its_side_ends_the_session_and_lets_the_transport_close(harness: Harness) -> None:
+    assert harness.connection.eof_received() is False
+    assert (harness.closed.ended_by, harness.closed.cause) == (EndedBy.NETWORK, "the peer closed the connection")
+    assert harness.connection.deadline == harness.clock.now + GOODBYE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -515,71 +786,152 @@ def test_a_peer_that_closes_its_side_ends_the_session_and_lets_the_transport_clo
         ),
     ],
 )
-def test_a_lost_connection_ends_the_session_once(scene: Scene, error: Exception | None, cause: str) -> None:
-    scene.connection.connection_lost(error)
-    assert (scene.closed.ended_by, scene.closed.cause) == (EndedBy.NETWORK, cause)
-    assert (scene.host.gone, scene.host.goodbyes) == (1, 0)
-    assert scene.connection.deadline == math.inf
-    assert scene.connection.queued_bytes == 0
+def test_a_lost_connection_ends_the_session_once(harness: Harness, error: Exception | None, cause: str) -> None:
+    harness.connection.connection_lost(error)
+    assert (harness.closed.ended_by, harness.closed.cause) == (EndedBy.NETWORK, cause)
+    assert (harness.host.gone, harness.host.goodbyes) == (1, 0)
+    assert harness.connection.deadline == math.inf
+    assert harness.connection.queued_bytes == 0
 
 
-def test_what_a_peer_did_wrong_is_told_though_it_has_gone_before_our_goodbye(scene: Scene) -> None:
-    scene.says(0x0F)
-    scene.connection.connection_lost(ConnectionResetError(104, "Connection reset by peer"))
-    assert (scene.closed.ended_by, scene.closed.reason) == (EndedBy.US, DisconnectReason.PROTOCOL_BREACH)
-    assert scene.closed.cause == "message code 0x0f, which may not come at active"
-    assert scene.host.gone == 1
+# -- after a write that failed ----------------------------------------------------------------------------------------------
 
 
-def test_an_end_after_the_connection_is_lost_is_harmless(scene: Scene) -> None:
-    scene.connection.connection_lost(None)
-    scene.ends()
-    scene.connection.abort()
-    scene.connection.on_deadline(scene.clock.now)
-    assert scene.transport.written == b""
-    assert scene.host.goodbyes == 0
+@pytest.fixture
+def kernel(harness: Harness) -> Iterator[socket.socket]:
+    """The peer's end of a real socket, whose other end is the transport's."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    harness.transport.extra["socket"] = ours
+    with ours, theirs:
+        yield theirs
 
 
-def test_a_breach_is_told_and_ends_it(scene: Scene) -> None:
-    scene.says(0x0F)
-    assert (scene.closed.ended_by, scene.closed.reason) == (EndedBy.US, DisconnectReason.PROTOCOL_BREACH)
-    assert scene.transport.written
-    assert scene.transport.has_eof
+def breaks(harness: Harness) -> None:
+    """A write fails, and the transport is gone; the loop runs until nothing is left to do."""
+    harness.connection.connection_lost(BrokenPipeError(32, "Broken pipe"))
+    while harness.host.callbacks:
+        harness.host.callbacks.pop(0)()
+
+
+def test_the_peers_goodbye_is_read_though_a_write_of_ours_failed_first(harness: Harness, kernel: socket.socket) -> None:
+    kernel.sendall(harness.peer.sealed(DISCONNECT, b"\xc1\x03"))
+    breaks(harness)
+    assert (harness.closed.ended_by, harness.closed.reason) == (EndedBy.PEER, DisconnectReason.USELESS_PEER)
+    assert harness.host.gone == 1
+    assert harness.connection.deadline == math.inf
+
+
+def test_what_came_before_the_goodbye_is_read_in_bounded_pieces(harness: Harness, kernel: socket.socket) -> None:
+    payload = snappied(encoded([seeded(1)(1000)]))
+    said = b"".join(harness.peer.sealed(TRANSACTIONS, payload) for _ in range(3 * PIECE_BYTES // len(payload)))
+    kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    kernel.sendall(said + harness.peer.sealed(DISCONNECT, b"\xc1\x03"))
+    harness.connection.connection_lost(BrokenPipeError(32, "Broken pipe"))
+    assert not harness.session.is_closed
+    assert harness.host.gone == 0
+    turns = 1
+    while harness.host.callbacks:
+        harness.host.callbacks.pop(0)()
+        turns += 1
+    assert harness.closed.reason is DisconnectReason.USELESS_PEER
+    assert harness.session.bytes_in >= len(said)
+    assert turns >= 3
+
+
+@pytest.mark.parametrize("has_closed", [True, False])
+def test_without_a_goodbye_the_session_ends_by_the_failed_write(
+    harness: Harness, kernel: socket.socket, *, has_closed: bool
+) -> None:
+    kernel.sendall(harness.peer.sealed(PING, EMPTY_LIST))
+    if has_closed:
+        kernel.close()
+    breaks(harness)
+    assert (harness.closed.ended_by, harness.closed.reason) == (EndedBy.NETWORK, None)
+    assert harness.closed.cause == "the connection broke: [Errno 32] Broken pipe"
+    assert harness.host.gone == 1
+
+
+def test_a_session_that_ends_by_itself_meanwhile_is_gone_with_the_next_turn(harness: Harness, kernel: socket.socket) -> None:
+    kernel.sendall(harness.peer.sealed(PING, EMPTY_LIST))
+    harness.connection.connection_lost(BrokenPipeError(32, "Broken pipe"))
+    harness.ends()
+    kernel.sendall(harness.peer.sealed(DISCONNECT, b"\xc1\x03"))
+    while harness.host.callbacks:
+        harness.host.callbacks.pop(0)()
+    assert harness.closed.ended_by is EndedBy.US
+    assert harness.host.gone == 1
+
+
+def test_the_host_hears_of_a_connection_before_anything_is_written_or_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness(monkeypatch, RawPeer(is_dialer=False), is_connected=False)
+    seen: list[bytes] = []
+    harness.host.on_made = lambda _: seen.append(harness.transport.written)  # type: ignore[method-assign]
+    harness.connects()
+    assert seen == [b""]
+    assert harness.transport.written
+
+
+# -- ends -------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_peer_did_wrong_is_told_though_it_has_gone_before_our_goodbye(harness: Harness) -> None:
+    harness.says(0x00)
+    harness.connection.connection_lost(ConnectionResetError(104, "Connection reset by peer"))
+    assert (harness.closed.ended_by, harness.closed.reason) == (EndedBy.US, DisconnectReason.PROTOCOL_BREACH)
+    assert harness.closed.cause == "message code 0x00, which may not come at active"
+    assert harness.host.gone == 1
+
+
+def test_an_end_after_the_connection_is_lost_is_harmless(harness: Harness) -> None:
+    harness.connection.connection_lost(None)
+    harness.ends()
+    harness.connection.abort()
+    harness.connection.on_deadline(harness.clock.now)
+    assert harness.transport.written == b""
+    assert harness.host.goodbyes == 0
+
+
+def test_a_breach_is_told_and_ends_it(harness: Harness) -> None:
+    harness.says(0x00)
+    assert (harness.closed.ended_by, harness.closed.reason) == (EndedBy.US, DisconnectReason.PROTOCOL_BREACH)
+    assert harness.transport.written
+    assert harness.transport.has_eof
 
 
 def test_a_session_that_ended_before_its_connection_was_there_says_goodbye_when_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A worker drains between the handoff and the transport."""
-    scene = Scene(monkeypatch, RawPeer(), is_connected=False)
-    scene.ends()
-    assert scene.host.goodbyes == 0
-    scene.connects()
-    assert scene.transport.has_eof
-    assert scene.host.goodbyes == 1
-    scene.waits(GOODBYE_SECONDS)
-    assert scene.transport.is_aborted
+    harness = Harness(monkeypatch, RawPeer(), is_connected=False)
+    harness.ends()
+    assert harness.host.goodbyes == 0
+    harness.connects()
+    assert harness.transport.has_eof
+    assert harness.host.goodbyes == 1
+    harness.waits(GOODBYE_SECONDS)
+    assert harness.transport.is_aborted
 
 
 def test_a_polite_refusal_tells_its_reason_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = RawPeer(Recipe(refusal=DisconnectReason.TOO_MANY_PEERS))
-    scene = Scene(monkeypatch, peer)
-    scene.connection.data_received(peer.opening())
-    assert scene.closed.reason is DisconnectReason.TOO_MANY_PEERS
-    assert scene.transport.written
-    assert scene.transport.has_eof
+    peer = RawPeer(SessionSpec(refusal=DisconnectReason.TOO_MANY_PEERS))
+    harness = Harness(monkeypatch, peer)
+    harness.connection.data_received(peer.opening())
+    assert harness.closed.reason is DisconnectReason.TOO_MANY_PEERS
+    assert harness.transport.written
+    assert harness.transport.has_eof
 
 
 @pytest.mark.parametrize("stage", [Stage.AUTH, Stage.HELLO, Stage.STATUS, Stage.VERDICT, Stage.ACTIVE])
 def test_at_every_stage_a_silent_peer_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
     peer = RawPeer() if stage is Stage.AUTH else RawPeer.at(stage)
-    scene = Scene(monkeypatch, peer)
+    harness = Harness(monkeypatch, peer)
     for _ in range(5):
-        if scene.connection.deadline < math.inf:
-            scene.waits(scene.connection.deadline - scene.clock.now)
-        if scene.transport.is_aborted:
-            scene.connection.connection_lost(None)
+        if harness.connection.deadline < math.inf:
+            harness.waits(harness.connection.deadline - harness.clock.now)
+        if harness.transport.is_aborted:
+            harness.connection.connection_lost(None)
             break
-    # Where only our own verdict is missing, the engine is to blame.
-    assert scene.closed.ended_by is (EndedBy.ENGINE if stage is Stage.VERDICT else EndedBy.US)
-    assert scene.host.gone == 1
+    # If only our own verdict is missing, it is the engine's fault.
+    assert harness.closed.ended_by is (EndedBy.ENGINE if stage is Stage.VERDICT else EndedBy.US)
+    assert harness.host.gone == 1

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import platform
+import os
+import socket
 import subprocess
 import sys
 
-import pytest
+from tests.system.harness import IMPORT_PATH
 
-# Page faults of a hundred messages of 140 kB, each in six copies that go together.
-FAULTS = """
-import resource
-from workers.__main__ import keep_freed_memory
-{setup}
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(100):
-    copies = [bytes(140_000) for _ in range(6)]
-    copies = None
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+# Prints its signal state after it has left the signals to its engine.
+SIGNALS = """
+import signal
+from rlpx.workers.__main__ import LEFT_TO_THE_ENGINE, leave_signals_to_the_engine
+signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_ENGINE)
+signal.raise_signal(signal.SIGTERM)
+leave_signals_to_the_engine()
+for number in LEFT_TO_THE_ENGINE:
+    signal.raise_signal(number)
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, set()) & LEFT_TO_THE_ENGINE
+print("here")
 """
 
 
-def faults(setup: str) -> int:
-    run = subprocess.run([sys.executable, "-c", FAULTS.format(setup=setup)], capture_output=True, text=True, check=True)
-    return int(run.stdout)
+def test_what_ends_the_engine_ends_no_worker_also_where_it_came_before_the_worker_listened() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, check=True)
+    assert done.stdout == "here\n"
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_memory_of_large_messages_is_used_again() -> None:
-    assert faults("") > 5000
-    assert faults("keep_freed_memory()") < 1000
+def test_a_worker_whose_engine_is_gone_ends_without_a_signal() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        command = [sys.executable, "-P", "-m", "rlpx.workers", str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": IMPORT_PATH})
+        theirs.close()
+        ours.close()
+        assert process.wait(30) == 0

@@ -11,6 +11,8 @@
 //	{"do":"hold","kind":k,"count":n,"size":n}  seal so many messages on each session, without sending them;
 //	                                           transactions of a size in bytes, announcements in hashes
 //	{"do":"release","slices":n,"seconds":s}    send them, over so long, until the server has taken all
+//	{"do":"round","count":n,"size":n}          n times one message on each session, each read by itself: a turn
+//	                                           begins once the server has read the one before
 //	{"do":"pace","rate":r,"seconds":s,"size":n} send stamped transactions at a rate, one session after the other
 //	{"do":"await","count":n}                   wait until so many messages were received since the start
 //	{"do":"ping"}                              a ping and its pong on each session
@@ -37,6 +39,8 @@ const (
 	// All that a broadcast may take.
 	awaitTime = 120 * time.Second
 	awaitStep = time.Millisecond
+	// What one turn of a round may send: a reader has room for several.
+	turnBytes = 8 << 20
 	// A paced load sends what has become due since, this often.
 	paceStep = time.Millisecond
 )
@@ -45,6 +49,8 @@ type load struct {
 	target   *enode.Node
 	chain    *chain.Chain
 	sessions []*session
+	// Where the next turn of a round begins.
+	next int
 }
 
 func main() {
@@ -69,6 +75,7 @@ func run() error {
 		"leave":   l.leave,
 		"hold":    l.hold,
 		"release": l.release,
+		"round":   l.round,
 		"pace":    l.pace,
 		"await":   l.await,
 		"ping":    l.ping,
@@ -149,6 +156,35 @@ func (l *load) release(o *lines.Order) (lines.Facts, error) {
 	over := time.Duration(o.Seconds * float64(time.Second))
 	err := each(len(l.sessions), len(l.sessions), func(i int) error { return l.sessions[i].release(max(1, o.Slices), over) })
 	return lines.Facts{"seconds": time.Since(began).Seconds()}, err
+}
+
+// round writes with one goroutine. The server reads sockets in the order in
+// which they became readable, so the pong of a turn's last session comes
+// behind all messages of the turn. Turns begin at different sessions, because
+// a server delays the pongs to a peer that pings too often.
+func (l *load) round(o *lines.Order) (lines.Facts, error) {
+	content := payload.Transactions(o.Size)
+	turn := make([]*session, max(1, min(len(l.sessions), turnBytes/o.Size)))
+	for sent, total := 0, o.Count*len(l.sessions); sent < total; sent += len(turn) {
+		turn = turn[:min(len(turn), total-sent)]
+		for i := range turn {
+			turn[i] = l.sessions[l.next%len(l.sessions)]
+			l.next++
+			if err := turn[i].hold(ethCode+eth.TransactionsMsg, content, 1); err != nil {
+				return nil, err
+			}
+		}
+		l.next++
+		for _, s := range turn {
+			if err := s.releaseHeld(1, 0); err != nil {
+				return nil, err
+			}
+		}
+		if err := turn[len(turn)-1].ping(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
 }
 
 func (l *load) pace(o *lines.Order) (lines.Facts, error) {

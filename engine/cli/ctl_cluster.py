@@ -1,0 +1,143 @@
+"""`rlpx-ctl --cluster`: commands to the hosts of a fleet, and `rlpx-ctl hosts`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from rlpx.engine.cli.ctl_text import as_text
+from rlpx.engine.cli.terminal import Arguments, as_json, fail, shown, typed
+from rlpx.engine.settings.settings import ClusterName, NatsServers
+from rlpx.protocol.mistakes import EXIT_ERROR_ANSWER, ConfigError
+
+HOSTS: Final = "hosts"
+OPTIONS: Final = ("cluster", "cluster_name", "cluster_creds", "host")
+
+
+def add_cluster(arguments: argparse.ArgumentParser, *, is_command: bool = False) -> None:
+    """Add the options that name a fleet; commands get them as well, so that they may stand anywhere."""
+    unset: Any = argparse.SUPPRESS if is_command else None
+    texts = {
+        "--cluster": ("NATS", NatsServers, "the NATS servers of a fleet instead, nats://A,B,C: commands go to its hosts"),
+        "--cluster-name": ("NAME", ClusterName, "the name of the fleet (default: rlpx)"),
+        "--cluster-creds": ("FILE", None, "file with NATS credentials"),
+        "--host": ("HOST", ClusterName, "only this host of the fleet"),
+    }
+    for flag, (metavar, kind, text) in texts.items():
+        reader = {"type": typed(kind)} if kind is not None else {}
+        arguments.add_argument(flag, metavar=metavar, default=unset, help=text, **reader)  # type: ignore[arg-type]  # as argparse takes them
+
+
+def check_cluster(arguments: Arguments, given: argparse.Namespace) -> None:
+    """Check that the options fit each other. Ends the program otherwise."""
+    if given.cluster is None:
+        for name in OPTIONS[1:]:
+            if getattr(given, name) is not None:
+                arguments.error(f"--{name.replace('_', '-')}: only with --cluster")
+        if given.command == HOSTS:
+            arguments.error("hosts: only with --cluster")
+    elif given.run_dir is not None or given.connect is not None:
+        arguments.error("--cluster: not allowed with --run-dir or --connect")
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A command for a fleet."""
+
+    program: str
+    options: dict[str, Any]
+    command: str
+    parameters: dict[str, Any]
+    seconds: float
+    is_json: bool
+
+
+def carry_out_in_fleet(asked: Asked) -> None:
+    """Ask the hosts and write what they answer. Ends the program with 1 if one has an error, or does not answer."""
+    try:
+        # The libraries are loaded only here: most commands need none of them.
+        from rlpx.engine.client.nats_servers import NatsUnavailableError  # noqa: PLC0415 - see above
+        from rlpx.engine.cluster.commander import FleetError  # noqa: PLC0415 - see above
+    except ImportError:
+        fail(asked.program, "--cluster needs nats-py: pip install rlpx-engine[cluster]", os.EX_UNAVAILABLE)
+    try:
+        is_complete = asyncio.run(_ask(asked))
+    except NatsUnavailableError as error:
+        fail(asked.program, str(error), os.EX_UNAVAILABLE)
+    except ConfigError as error:
+        fail(asked.program, str(error), error.exit_code)
+    except FleetError as error:
+        if asked.is_json:
+            sys.stdout.write(as_json({"error": {"name": error.name, "message": str(error), "code": error.code}}, 2) + "\n")
+            sys.exit(EXIT_ERROR_ANSWER)
+        fail(asked.program, f"{error.name}: {error}", EXIT_ERROR_ANSWER)
+    if not is_complete:
+        sys.exit(EXIT_ERROR_ANSWER)
+
+
+async def _ask(asked: Asked) -> bool:
+    from rlpx.engine.client.nats_servers import Servers  # noqa: PLC0415 - as above
+    from rlpx.engine.cluster.commander import Commander  # noqa: PLC0415 - as above
+
+    options = asked.options
+    servers = Servers.named(options["cluster"], options["cluster_creds"] or "")
+    async with Commander(servers, options["cluster_name"] or "rlpx") as commander:
+        if asked.command == HOSTS:
+            hosts = await commander.hosts()
+            counted = await commander.command("counts", {}, None, asked.seconds) if hosts else []
+            answers = {answer.host: answer for answer in counted}
+            _write_hosts(asked, hosts, answers)
+            return bool(hosts) and not any(answer.is_silent for answer in counted)
+        answers_of_all = await commander.command(asked.command, asked.parameters, options["host"], asked.seconds)
+    if asked.is_json:
+        hosts_json = {
+            answer.host: answer.error if answer.error is not None else answer.result
+            for answer in answers_of_all
+            if not answer.is_silent
+        }
+        failed = [answer.host for answer in answers_of_all if answer.error is not None]
+        silent = [answer.host for answer in answers_of_all if answer.is_silent]
+        sys.stdout.write(as_json({"hosts": hosts_json, "failed": failed, "no_answer": silent}, 2) + "\n")
+    else:
+        for answer in answers_of_all:
+            sys.stdout.write(f"host {answer.host}\n")
+            if answer.is_silent:
+                sys.stdout.write("no answer\n")
+            elif answer.error is not None:
+                sys.stdout.write(shown(f"{answer.error['data']['name']}: {answer.error['message']}") + "\n")
+            else:
+                sys.stdout.write(as_text(asked.command, answer.result))
+    return all(answer.error is None and not answer.is_silent for answer in answers_of_all)
+
+
+def _write_hosts(asked: Asked, hosts: dict[str, Any], answers: dict[str, Any]) -> None:
+    """One line for each host: whether it answers, its active sessions, its free places, and those that it lacks."""
+    rows = []
+    for name, beat in hosts.items():
+        answer = answers[name]
+        active = None if answer.result is None else answer.result["active"]
+        rows.append(
+            {
+                "host": name,
+                "answers": not answer.is_silent,
+                "inbound": active and active["inbound"],
+                "outbound": active and active["outbound"],
+                "free": {str(way): count for way, count in beat.free.items()},
+                "wants": {str(way): count for way, count in beat.wants.items()},
+                "node": beat.node,
+                "epoch": beat.epoch,
+            }
+        )
+    if asked.is_json:
+        sys.stdout.write(as_json(rows, 2) + "\n")
+        return
+    if not rows:
+        sys.stdout.write("no hosts\n")
+    for row in rows:
+        active = f"{shown(row['inbound'])} inbound, {shown(row['outbound'])} outbound"
+        state = active if row["answers"] else "no answer"
+        sys.stdout.write(f"{row['host']}  {state}; free {shown(row['free'])}; node {row['node'][:16]}\n")

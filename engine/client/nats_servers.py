@@ -1,0 +1,111 @@
+"""Connects a host or a program to the NATS servers of a fleet, and stays connected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+from rlpx.engine.client.credentials import Credentials
+from rlpx.protocol.cluster.addressing import server_urls, without_password
+from rlpx.protocol.mistakes import ConfigError
+
+# The servers must answer within this time when the host starts.
+START_SECONDS: Final = 10.0
+# A lost connection is noticed within this time times two, and a server is tried again after the other.
+PING_SECONDS: Final = 2
+RETRY_SECONDS: Final = 0.5
+PENDING_BYTES: Final = 8 * 1024 * 1024
+# The last problems, of which an error names one.
+MAX_PROBLEMS: Final = 8
+
+
+class Servers(msgspec.Struct, frozen=True):
+    """Where the fleet's servers are, and with which credentials they let us in."""
+
+    urls: tuple[str, ...]
+    credentials: Credentials | None = None
+    # Unsent bytes while no server is connected. A host sends nothing then but what was on its way.
+    pending_bytes: int = PENDING_BYTES
+
+    @classmethod
+    def named(cls, text: str, creds: str) -> Servers:
+        """The servers in `nats://a,b,c`, and the credentials in a file, if one is named. Raises `ConfigError`."""
+        try:
+            return cls(server_urls(text), Credentials.load(creds) if creds else None)
+        except ConfigError as error:
+            raise ConfigError(f"cluster_creds: {error}", error.exit_code) from error
+
+
+class NatsUnavailableError(Exception):
+    """No server can be used. `is_refusal`: because they do not let us in."""
+
+    def __init__(self, text: str, *, is_refusal: bool) -> None:
+        super().__init__(text)
+        self.is_refusal = is_refusal
+
+
+async def connect(servers: Servers, name: str, *, on_lost: Callable[[], None], on_back: Callable[[], None]) -> Client:
+    """Connect, and call `on_lost` and `on_back` when the connection changes. Raises `NatsUnavailableError`."""
+    client, credentials = Client(), servers.credentials
+    problems: list[str] = []
+    refusals: list[str] = []
+
+    async def lost() -> None:
+        on_lost()
+
+    async def back() -> None:
+        on_back()
+
+    async def problem(error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        problems.append(text)
+        del problems[:-MAX_PROBLEMS]
+        if "authorization" in text.lower() and not client.is_connected:
+            # By itself, the library would ask on and on.
+            refusals.append(text)
+            if len(refusals) >= len(servers.urls):
+                connecting.cancel()
+
+    connecting = asyncio.ensure_future(
+        client.connect(
+            list(servers.urls),
+            name=name,
+            user_jwt_cb=None if credentials is None else credentials.user_jwt,
+            signature_cb=None if credentials is None else credentials.sign,
+            error_cb=problem,
+            disconnected_cb=lost,
+            reconnected_cb=back,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RETRY_SECONDS,  # type: ignore[arg-type]  # seconds may have a fraction
+            connect_timeout=PING_SECONDS,
+            ping_interval=PING_SECONDS,
+            max_outstanding_pings=2,
+            pending_size=servers.pending_bytes,
+        )
+    )
+    try:
+        done, _ = await asyncio.wait({connecting}, timeout=START_SECONDS)
+    finally:
+        if not connecting.done():
+            connecting.cancel()
+    cause = "they did not answer in time"
+    if done and not connecting.cancelled():
+        error = connecting.exception()
+        if error is None:
+            return client
+        if not isinstance(error, OSError | nats.errors.Error | ValueError):
+            raise error
+        cause = str(error) or cause
+    with suppress(Exception):
+        await client.close()
+    cause = next(iter(refusals or problems), cause)
+    shown = ", ".join(map(without_password, servers.urls))
+    raise NatsUnavailableError(
+        f"no NATS server of {shown} can be used: {cause}", is_refusal="authorization" in cause.lower()
+    )

@@ -1,0 +1,293 @@
+"""The fleet's key-value store: a bucket of NATS JetStream, written by compare-and-set and watched.
+
+Calls are pipelined: those of one loop iteration leave in one write, and none waits for another's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import msgspec
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType
+
+from rlpx.protocol.cluster.steps import Answer, Call, Erase, Outcome, Put, Read
+
+# A call that is not answered within this time is lost.
+CALL_SECONDS: Final = 2.0
+# The marker of an erased key is kept this long, so that a write which comes late does not find the key missing.
+MARKER_SECONDS: Final = 120
+# A bucket with three servers or more is on three of them, so that one may fail.
+REPLICAS: Final = 3
+# Our own heartbeat comes back on the watch every 5 s. A watch that is silent for longer has ended.
+WATCH_SECONDS: Final = 8.0
+# The error code of JetStream for a key that has another revision.
+_WRONG_REVISION: Final = 10071
+_NO_MESSAGE: Final = 10037
+# A key that is missing has its marker's revision, which changes if the key is written and erased again at the same time.
+_MOST_TRIES: Final = 3
+
+log = structlog.get_logger()
+
+
+class StoreOwner(Protocol):
+    """Whoever takes answers and changes."""
+
+    def on_answer(self, answer: Answer) -> None:
+        """A call is answered."""
+
+    def on_seen(self, key: str, revision: int, value: bytes | None) -> None:
+        """A watched key has changed."""
+
+
+class _Problem(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Stored(msgspec.Struct):
+    subject: str
+    seq: int
+    hdrs: str = ""
+    data: str = ""
+
+
+class _Reply(msgspec.Struct):
+    """The acknowledgement of a write, or the answer to a read."""
+
+    seq: int = 0
+    error: _Problem | None = None
+    message: _Stored | None = None
+
+
+class _Open(msgspec.Struct):
+    """A call that is under way. `looks`: it met another revision, and asks for the key as it is."""
+
+    call: Call
+    due_at: float
+    looks: bool = False
+    tries: int = 0
+
+
+class KvStore:
+    """See the module. `now` is a monotonic clock."""
+
+    def __init__(self, client: Client, name: str, owner: StoreOwner, now: Callable[[], float]) -> None:
+        self._client = client
+        self._js = client.jetstream(timeout=CALL_SECONDS)
+        self._bucket = name
+        self._prefix = f"$KV.{name}."
+        self._read_subject = f"$JS.API.STREAM.MSG.GET.KV_{name}"
+        self._owner = owner
+        self._now = now
+        self._inbox = client.new_inbox()
+        self._open_calls: dict[int, _Open] = {}
+        self._queue: deque[int] = deque()
+        self._is_queued = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._answers: Subscription | None = None
+        self._watch: Subscription | None = None
+        self._watched_at = 0.0
+
+    # -- life ---------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take calls. Raises `nats.errors.Error`."""
+        self._answers = await self._client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        self._tasks.append(asyncio.get_running_loop().create_task(self._write(), name="write to the fleet's store"))
+
+    async def _make_bucket(self, servers: int) -> None:
+        with suppress(nats.js.errors.NotFoundError):
+            await self._js.key_value(self._bucket)
+            return
+        config = KeyValueConfig(
+            bucket=self._bucket,
+            history=1,
+            storage=StorageType.FILE,
+            replicas=REPLICAS if servers >= REPLICAS else 1,
+            limit_marker_ttl=float(MARKER_SECONDS),
+        )
+        try:
+            await self._js.create_key_value(config)
+        except nats.js.errors.BadRequestError:
+            # Another host has made it at the same moment, or else this raises what is wrong.
+            await self._js.key_value(self._bucket)
+
+    async def watch(self, keys: tuple[str, ...]) -> None:
+        """See every change of keys that match, beginning with what there is. Raises `nats.errors.Error`."""
+        await self._end_watch()
+        inbox = self._client.new_inbox()
+        self._watch = await self._client.subscribe(inbox, cb=self._on_change)
+        config = ConsumerConfig(
+            deliver_subject=inbox,
+            deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+            ack_policy=AckPolicy.NONE,
+            filter_subjects=[self._prefix + key for key in keys],
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=60.0,
+            max_deliver=1,
+        )
+        await self._js.add_consumer(f"KV_{self._bucket}", config)
+        self._watched_at = self._now()
+
+    async def restore(self, servers: int, keys: tuple[str, ...]) -> None:
+        """Watch, at the start and after the connection was lost, and make the bucket if there is none.
+
+        It is on three of the servers, if there are so many. Raises `nats.errors.Error`.
+        """
+        await self._make_bucket(servers)
+        await self.watch(keys)
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the watch is heard of: our own heartbeats at least."""
+        return self._now() < self._watched_at + WATCH_SECONDS
+
+    async def close(self) -> None:
+        """End without waiting for answers."""
+        for task in self._tasks:
+            task.cancel()
+        await self._end_watch()
+        if self._answers is not None:
+            with suppress(nats.errors.Error):
+                await self._answers.unsubscribe()
+
+    async def _end_watch(self) -> None:
+        if self._watch is not None:
+            with suppress(nats.errors.Error):
+                await self._watch.unsubscribe()
+            self._watch = None
+
+    # -- calls --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def open_calls(self) -> int:
+        """The calls that are under way."""
+        return len(self._open_calls)
+
+    def send(self, call: Call) -> None:
+        """Carry a call out; its answer follows."""
+        self._open_calls[call.call] = _Open(call, self._now() + CALL_SECONDS)
+        self._enqueue(call.call)
+
+    def tick(self) -> None:
+        """Give up calls that nobody has answered in time."""
+        now = self._now()
+        while self._open_calls:
+            number, oldest = next(iter(self._open_calls.items()))
+            if oldest.due_at > now:
+                return
+            self._answer(Answer(number, Outcome.LOST))
+
+    def _enqueue(self, number: int) -> None:
+        self._queue.append(number)
+        self._is_queued.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._is_queued.wait()
+            self._is_queued.clear()
+            while self._queue:
+                number = self._queue.popleft()
+                opened = self._open_calls.get(number)
+                if opened is None:
+                    continue
+                try:
+                    if not self._client.is_connected:
+                        raise nats.errors.ConnectionClosedError
+                    await self._publish(opened)
+                except (nats.errors.Error, OSError):
+                    self._answer(Answer(number, Outcome.LOST))
+
+    async def _publish(self, opened: _Open) -> None:
+        call = opened.call
+        reply = f"{self._inbox}.{call.call}"
+        subject = self._prefix + call.key
+        if opened.looks or isinstance(call, Read):
+            await self._client.publish(self._read_subject, msgspec.json.encode({"last_by_subj": subject}), reply)
+            return
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(call.expected)}
+        body = b""
+        if isinstance(call, Erase):
+            headers |= {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": f"{MARKER_SECONDS}s"}
+        else:
+            body = call.value
+            if call.ttl_s is not None:
+                headers["Nats-TTL"] = f"{call.ttl_s:.0f}s"
+        await self._client.publish(subject, body, reply, headers)
+
+    async def _on_reply(self, message: Msg) -> None:
+        number = int(message.subject.rpartition(".")[2])
+        opened = self._open_calls.get(number)
+        if opened is None:
+            return
+        try:
+            reply = msgspec.json.decode(message.data, type=_Reply)
+        except msgspec.DecodeError:
+            # "No responders": JetStream is not available.
+            self._answer(Answer(number, Outcome.LOST))
+            return
+        if opened.looks or isinstance(opened.call, Read):
+            self._on_read(number, opened, reply)
+        elif reply.error is None and reply.seq:
+            self._answer(Answer(number, Outcome.DONE, reply.seq))
+        elif reply.error is not None and reply.error.err_code == _WRONG_REVISION:
+            opened.looks = True
+            self._enqueue(number)
+        else:
+            log.warning("the fleet's store refuses a write", cause=reply.error and reply.error.description)
+            self._answer(Answer(number, Outcome.LOST))
+
+    def _on_read(self, number: int, opened: _Open, reply: _Reply) -> None:
+        if reply.error is not None and reply.error.err_code != _NO_MESSAGE:
+            self._answer(Answer(number, Outcome.LOST))
+            return
+        stored = reply.message
+        is_missing = stored is None or _is_marker(base64.b64decode(stored.hdrs))
+        revision = 0 if stored is None else stored.seq
+        call = opened.call
+        if isinstance(call, Put) and call.expected == 0 and is_missing and opened.tries < _MOST_TRIES:
+            # It is missing indeed, but has the marker of an earlier one.
+            opened.call = Put(call.call, call.key, call.value, revision, call.ttl_s)
+            opened.looks = False
+            opened.tries += 1
+            self._enqueue(number)
+            return
+        outcome = Outcome.CONFLICT if opened.looks else Outcome.DONE
+        if stored is None or is_missing:
+            self._answer(Answer(number, outcome))
+        else:
+            self._answer(Answer(number, outcome, revision, base64.b64decode(stored.data)))
+
+    def _answer(self, answer: Answer) -> None:
+        del self._open_calls[answer.call]
+        self._owner.on_answer(answer)
+
+    # -- changes ------------------------------------------------------------------------------------------------------------
+
+    async def _on_change(self, message: Msg) -> None:
+        if not message.reply:
+            return
+        self._watched_at = self._now()
+        # $JS.ACK.[domain.account.]STREAM.CONSUMER.DELIVERED.STREAM_SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING[.token]
+        parts = message.reply.split(".")
+        revision = int(parts[5] if len(parts) == 9 else parts[7])  # noqa: PLR2004 - the parts of the shorter form
+        headers: dict[str, Any] = message.headers or {}
+        is_erased = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
+        self._owner.on_seen(message.subject.removeprefix(self._prefix), revision, None if is_erased else message.data)
+
+
+def _is_marker(headers: bytes) -> bool:
+    """Whether a stored message says that its key was erased or has expired."""
+    return b"\r\nKV-Operation:" in headers or b"\r\nNats-Marker-Reason:" in headers

@@ -1,0 +1,256 @@
+"""The lives of this host's sessions in a stream of the fleet: durable, replayed from any time, each event once.
+
+Events are published in groups, the next when all of one are confirmed. While NATS does not confirm, events wait in memory
+and then in a file, both bounded; what does not fit is counted, and the count is published as an event of its own. Each event
+has an id that follows from the engine's run, so that one which is published twice is stored once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from rlpx.engine.cluster.kv import REPLICAS
+from rlpx.engine.hub.events import EventsHub
+from rlpx.protocol.bus import zmtp
+from rlpx.protocol.bus.events import AUTHENTICATED, CLOSED, DIAL_FAILED, ESTABLISHED, OPENED
+from rlpx.protocol.cluster.addressing import EVENTS_LOST
+
+# Connections that are refused before their peer is known are not among them: strangers can make any number of those.
+TOPICS: Final = (OPENED, AUTHENTICATED, ESTABLISHED, CLOSED, DIAL_FAILED, "worker.", "engine.")
+# An event is recognised as published already for this long. Events wait longer only if NATS is away for longer.
+DUPLICATE_SECONDS: Final = 3600.0
+# What the stream keeps, if whoever made it has not decided otherwise.
+KEPT_SECONDS: Final = 7 * 86_400.0
+KEPT_BYTES: Final = 10 * 1024**3
+GROUP_EVENTS: Final = 256
+MEMORY_EVENTS: Final = 4096
+SPOOL_BYTES: Final = 256 * 1024**2
+RETRY_SECONDS: Final = 1.0
+_CALL_SECONDS: Final = 2.0
+
+log = structlog.get_logger()
+
+
+class Life(msgspec.Struct, frozen=True, array_like=True):
+    """One event: its id, its topic, and its fields as JSON."""
+
+    id: str
+    topic: str
+    fields: msgspec.Raw
+
+
+class _Head(msgspec.Struct):
+    run: str
+    worker: int | None
+    first: int
+    events: list[msgspec.Raw]
+
+
+class Spool:
+    """Events that wait in a file, in order. It outlives the engine."""
+
+    def __init__(self, path: Path, max_bytes: int = SPOOL_BYTES) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._read_at = 0
+        with suppress(OSError):
+            self._size = path.stat().st_size
+            return
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return self._size > self._read_at
+
+    def append(self, life: Life) -> bool:
+        """Keep an event; `False` if there is no room, or the file cannot be written."""
+        line = msgspec.json.encode(life) + b"\n"
+        if self._size + len(line) > self._max_bytes:
+            return False
+        try:
+            with self._path.open("ab") as file:
+                file.write(line)
+        except OSError:
+            return False
+        self._size += len(line)
+        return True
+
+    def take(self, count: int) -> list[Life]:
+        """The oldest events; they stay in the file until all are taken."""
+        lives: list[Life] = []
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read_at)
+                while len(lives) < count and (line := file.readline()):
+                    self._read_at += len(line)
+                    with suppress(msgspec.DecodeError):  # a line that an end of the engine cut off
+                        lives.append(msgspec.json.decode(line, type=Life))
+        except OSError:
+            self._read_at = self._size
+        return lives
+
+    def clear(self) -> None:
+        """All is published."""
+        self._size = self._read_at = 0
+        self._path.unlink(missing_ok=True)
+
+
+class LifecycleStream:
+    """See the module."""
+
+    def __init__(self, client: Client, fleet: str, host: str, spool: Spool) -> None:
+        self._client = client
+        self._js = client.jetstream(timeout=_CALL_SECONDS)
+        self._fleet = fleet
+        self._prefix = f"rlpx.{fleet}.{host}."
+        self._spool = spool
+        self._waiting: deque[Life] = deque()
+        self._is_waiting = asyncio.Event()
+        if spool:
+            self._is_waiting.set()
+        # The group that is being published, by a number that its answers have.
+        self._inbox = client.new_inbox()
+        self._unconfirmed: dict[int, Life] = {}
+        self._last_number = 0
+        self._is_confirmed = asyncio.Event()
+        self._is_without_stream = False
+        self._losses = 0
+        self.lost_events = 0
+        self._task: asyncio.Task[None] | None = None
+        # Set while everything is published.
+        self._idle = asyncio.Event()
+        if not spool:
+            self._idle.set()
+        self._servers = 1
+
+    async def start(self, events: EventsHub, servers: int) -> None:
+        """Make the stream if there is none, and publish from now on. Raises `nats.errors.Error`."""
+        self._servers = servers
+        await self._make_stream()
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_confirmed)
+        for topic in TOPICS:
+            events.listen(topic.encode(), self._on_batch)
+        self._task = asyncio.get_running_loop().create_task(self._publish(), name="publish lifecycle events to the fleet")
+
+    async def _make_stream(self) -> None:
+        name = f"rlpx_{self._fleet}"
+        with suppress(nats.js.errors.NotFoundError):
+            await self._js.stream_info(name)
+            return
+        config = StreamConfig(
+            name=name,
+            description="lives of the sessions of a fleet",
+            subjects=[f"rlpx.{self._fleet}.*.{topic}" for topic in ("session.*", "dial.*", "worker.*", "engine.*")],
+            retention=RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.OLD,
+            storage=StorageType.FILE,
+            max_age=KEPT_SECONDS,
+            max_bytes=KEPT_BYTES,
+            duplicate_window=DUPLICATE_SECONDS,
+            num_replicas=REPLICAS if self._servers >= REPLICAS else 1,
+        )
+        try:
+            await self._js.add_stream(config)
+        except nats.js.errors.BadRequestError:
+            # Another host has made it at the same moment, or else this raises what is wrong.
+            await self._js.stream_info(name)
+
+    async def close(self, seconds: float) -> None:
+        """Publish what waits, within this time; the rest stays in the file for the next start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        if self._task is not None:
+            self._task.cancel()
+        for life in [*self._unconfirmed.values(), *self._waiting]:
+            self._spool.append(life)
+
+    # -- events -------------------------------------------------------------------------------------------------------------
+
+    def _on_batch(self, topic: str, wire: zmtp.Wire) -> None:
+        head = msgspec.json.decode(zmtp.decode(wire)[1], type=_Head)
+        publisher = "e" if head.worker is None else head.worker
+        for ordinal, fields in enumerate(head.events, head.first):
+            self._add(Life(f"{head.run}-{publisher}-{topic}-{ordinal}", topic, fields))
+
+    def _add(self, life: Life) -> None:
+        if len(self._waiting) < MEMORY_EVENTS and not self._spool:
+            self._waiting.append(life)
+        elif not self._spool.append(life):
+            self._losses += 1
+            self.lost_events += 1
+        self._idle.clear()
+        self._is_waiting.set()
+
+    def _next_group(self) -> list[Life]:
+        """The oldest events that wait: those in memory came before those in the file."""
+        if self._waiting:
+            return [self._waiting.popleft() for _ in range(min(GROUP_EVENTS, len(self._waiting)))]
+        return self._spool.take(GROUP_EVENTS) if self._spool else []
+
+    async def _publish(self) -> None:
+        while True:
+            await self._is_waiting.wait()
+            self._is_waiting.clear()
+            while group := self._next_group():
+                await self._publish_group(group)
+                if not self._waiting and not self._spool:
+                    self._spool.clear()
+                    await self._tell_losses()
+            if not self._is_waiting.is_set():
+                self._idle.set()
+
+    async def _publish_group(self, group: list[Life]) -> None:
+        """Publish until every event of the group is confirmed."""
+        for life in group:
+            self._last_number += 1
+            self._unconfirmed[self._last_number] = life
+        while self._unconfirmed:
+            self._is_confirmed.clear()
+            with suppress(nats.errors.Error, OSError, TimeoutError):
+                await self._send()
+                async with asyncio.timeout(_CALL_SECONDS):
+                    await self._is_confirmed.wait()
+            if self._unconfirmed:
+                await asyncio.sleep(RETRY_SECONDS)
+                if self._is_without_stream:
+                    self._is_without_stream = False
+                    with suppress(nats.errors.Error, OSError, TimeoutError):
+                        await self._make_stream()
+
+    async def _send(self) -> None:
+        """Send what is not confirmed, in one go: their answers come one by one."""
+        if not self._client.is_connected:
+            raise nats.errors.ConnectionClosedError
+        for number, life in list(self._unconfirmed.items()):
+            headers = {"Nats-Msg-Id": life.id}
+            await self._client.publish(self._prefix + life.topic, bytes(life.fields), f"{self._inbox}.{number}", headers)
+
+    async def _on_confirmed(self, message: Msg) -> None:
+        if message.data.startswith(b'{"stream"'):
+            self._unconfirmed.pop(int(message.subject.rpartition(".")[2]), None)
+            if not self._unconfirmed:
+                self._is_confirmed.set()
+        elif not message.data:
+            # "No responders": there is no such stream, or no server leads it at this moment.
+            self._is_without_stream = True
+
+    async def _tell_losses(self) -> None:
+        """Say in the stream how many events did not fit while NATS was away."""
+        lost, self._losses = self._losses, 0
+        if lost:
+            log.warning("lifecycle events are lost to the fleet: they did not fit while NATS was away", events=lost)
+            fields: dict[str, Any] = {"lost": lost, "lost_in_all": self.lost_events}
+            with suppress(nats.errors.Error, OSError, TimeoutError):
+                await self._js.publish(self._prefix + EVENTS_LOST, msgspec.json.encode(fields))

@@ -1,0 +1,166 @@
+"""Commands that concern the whole fleet: what one host is told, all hosts do, and so do those that join later.
+
+Each is a record in the fleet's store, one for each thing that it is about. Every host carries the records out in the order
+of the store, its own ones too, so that all end with the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from time import time_ns
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from rlpx.engine.hub.registry import Registry
+from rlpx.protocol.bus.commands import (
+    AddPeerParameters,
+    AddSubProtocolParameters,
+    BanParameters,
+    Parameters,
+    RemovePeerParameters,
+    RemoveSubProtocolParameters,
+    SetStatusParameters,
+)
+from rlpx.protocol.rlpx.enode import parse_enode
+
+# The beginning of the keys of these records.
+SHARED: Final = "shared."
+# What was taken back is remembered for hosts that were away meanwhile.
+REMOVED_SECONDS: Final = 7 * 86_400.0
+# A write is tried again after this time. So many things may wait while the store is away.
+RETRY_SECONDS: Final = 1.0
+MAX_WAITING: Final = 10_000
+_CALL_SECONDS: Final = 2.0
+_US: Final = 1_000_000
+
+log = structlog.get_logger()
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A command that a host was told. A ban holds until `until_us`, microseconds since 1970."""
+
+    method: str
+    params: msgspec.Raw
+    host: str
+    until_us: int | None = None
+
+
+def _about_peer(parameters: Any) -> tuple[str, float | None]:  # noqa: ANN401 - one of the parameters below
+    return f"peer.{parse_enode(parameters.enode).id.hex()}", None
+
+
+def _about_removed_peer(parameters: Any) -> tuple[str, float | None]:  # noqa: ANN401 - one of the parameters below
+    return f"peer.{parameters.peer}", REMOVED_SECONDS
+
+
+def _about_ban(parameters: Any) -> tuple[str, float | None]:  # noqa: ANN401 - one of the parameters below
+    who = parameters.peer or (parameters.address or "").encode().hex()
+    return f"ban.{who}", max(1.0, parameters.seconds) if parameters.seconds else REMOVED_SECONDS
+
+
+def _about_protocol(parameters: Any) -> tuple[str, float | None]:  # noqa: ANN401 - one of the parameters below
+    name, version = parameters.protocol.split("/")[:2]
+    return f"protocol.{name}-{version}", None
+
+
+def _about_status(_parameters: Any) -> tuple[str, float | None]:  # noqa: ANN401 - one of the parameters below
+    return "status", None
+
+
+# For each kind of command: what it is about, and for how long its record is kept, if not for ever.
+_ABOUT: Final[dict[type, Callable[[Any], tuple[str, float | None]]]] = {
+    AddPeerParameters: _about_peer,
+    RemovePeerParameters: _about_removed_peer,
+    BanParameters: _about_ban,
+    AddSubProtocolParameters: _about_protocol,
+    RemoveSubProtocolParameters: _about_protocol,
+    SetStatusParameters: _about_status,
+}
+_METHODS: Final = {"peers-add", "peers-remove", "ban", "subprotocols-add", "subprotocols-remove", "set-status"}
+
+
+class SharedCommands:
+    """See the module. `echoes` carries out what the store says, and shares nothing itself."""
+
+    def __init__(self, client: Client, fleet: str, host: str, echoes: Registry) -> None:
+        self._js = client.jetstream(timeout=_CALL_SECONDS)
+        self._prefix = f"$KV.{fleet}.{SHARED}"
+        self._host = host
+        self._echoes = echoes
+        self._waiting: dict[str, tuple[bytes, float | None]] = {}
+        self._seen: asyncio.Queue[Record] = asyncio.Queue(MAX_WAITING)
+        self._is_waiting = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._write()), loop.create_task(self._echo())]
+
+    def on_done(self, method: str, parameters: Parameters) -> None:
+        """A user's command was carried out here: share it, if it concerns the fleet."""
+        about = _ABOUT.get(type(parameters))
+        if about is None:
+            return
+        key, ttl_s = about(parameters)
+        until_us = None
+        if isinstance(parameters, BanParameters):
+            until_us = time_ns() // 1000 + int(parameters.seconds * _US)
+        record = Record(method, msgspec.Raw(msgspec.json.encode(parameters)), self._host, until_us)
+        self._waiting.pop(key, None)
+        if len(self._waiting) >= MAX_WAITING:
+            log.warning("a command is not shared with the fleet: too many wait for NATS", method=method)
+            return
+        self._waiting[key] = msgspec.json.encode(record), ttl_s
+        self._is_waiting.set()
+
+    def on_seen(self, value: bytes | None) -> None:
+        """The store has this record of a command. Nonsense is ignored."""
+        if value is None:
+            return
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, asyncio.QueueFull):
+            record = msgspec.json.decode(value, type=Record)
+            if record.method in _METHODS:
+                self._seen.put_nowait(record)
+
+    def close(self) -> None:
+        """Share no more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _write(self) -> None:
+        while True:
+            await self._is_waiting.wait()
+            self._is_waiting.clear()
+            while self._waiting:
+                key, (value, ttl_s) = next(iter(self._waiting.items()))
+                try:
+                    await self._js.publish(self._prefix + key, value, msg_ttl=ttl_s)
+                except (nats.errors.Error, OSError, TimeoutError):
+                    await asyncio.sleep(RETRY_SECONDS)
+                else:
+                    if self._waiting.get(key) == (value, ttl_s):
+                        del self._waiting[key]
+
+    async def _echo(self) -> None:
+        while True:
+            record = await self._seen.get()
+            params = record.params
+            if record.until_us is not None:
+                left = max(0.0, (record.until_us - time_ns() // 1000) / _US)
+                try:
+                    ban = msgspec.structs.replace(msgspec.json.decode(params, type=BanParameters), seconds=left)
+                except msgspec.DecodeError:
+                    continue
+                params = msgspec.Raw(msgspec.json.encode(ban))
+            request = {"jsonrpc": "2.0", "id": 1, "method": record.method, "params": params}
+            reply = await self._echoes.call(msgspec.json.encode(request), [])
+            if record.host != self._host:
+                log.info(
+                    "another host's command",
+                    method=record.method,
+                    host=record.host,
+                    reply=reply.body[:256].decode(errors="replace"),
+                )

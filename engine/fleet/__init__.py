@@ -1,0 +1,1 @@
+"""The worker processes, and calls that wait for them."""

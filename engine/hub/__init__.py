@@ -1,0 +1,1 @@
+"""The users' sockets: commands and events."""

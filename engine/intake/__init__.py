@@ -1,0 +1,1 @@
+"""How connections begin: the listener, accepts, dials and host names."""

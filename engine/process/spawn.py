@@ -1,0 +1,37 @@
+"""Starts our own modules as processes that inherit one socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, TypeAlias
+
+# Starts a process with one inherited descriptor.
+StartProcess: TypeAlias = Callable[[int], "subprocess.Popen[bytes]"]
+
+# The folder that contains the package, so that the child finds our modules where we do, even in a clone.
+_IMPORT_PATH: Final = Path(__file__).parents[3]
+
+
+def spawn(module: str, descriptor: int, blocked: Iterable[int], *, has_output: bool) -> subprocess.Popen[bytes]:
+    """Start `python -m MODULE DESCRIPTOR`. Raises `OSError`.
+
+    The `blocked` signals are blocked from the start, because a terminal or a supervisor sends them to the whole group.
+    If `has_output`, the process writes to our own stdout and stderr; otherwise both are one pipe, and its stdin is empty.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-P", "-m", module, str(descriptor)],
+            pass_fds=[descriptor],
+            env={**os.environ, "PYTHONPATH": str(_IMPORT_PATH)},
+            stdin=None if has_output else subprocess.DEVNULL,
+            stdout=None if has_output else subprocess.PIPE,
+            stderr=None if has_output else subprocess.STDOUT,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

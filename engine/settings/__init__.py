@@ -1,0 +1,1 @@
+"""Settings, and what they name: files, addresses, keys, chains, the run directory."""

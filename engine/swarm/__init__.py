@@ -1,0 +1,1 @@
+"""The command for swarms of simulated peers."""

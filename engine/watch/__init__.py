@@ -1,0 +1,1 @@
+"""`rlpx-watch`: what monitoring systems and browsers see of an engine, over HTTP."""

@@ -1,0 +1,1 @@
+"""The protocols between our processes and users' programs: control, batches of events, ZMTP."""

@@ -1,0 +1,1 @@
+"""The eth and snap protocols: messages and their layouts, Status, fork ids."""

@@ -1,0 +1,1 @@
+"""One peer connection, without I/O: its stages, messages, requests and events."""

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from rlpx.engine.cluster.lifecycle import Life, Spool
+
+
+def life(number: int) -> Life:
+    return Life(f"run-0-session.closed-{number}", "session.closed", msgspec.Raw(b'{"session":%d}' % number))
+
+
+def test_what_waits_in_the_file_comes_back_in_order_after_a_restart_too(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    assert not spool
+    assert all(spool.append(life(number)) for number in range(5))
+    assert [item.id for item in spool.take(2)] == [life(0).id, life(1).id]
+    assert spool
+    again = Spool(tmp_path / "spool")
+    assert [item.id for item in again.take(9)] == [life(number).id for number in range(5)]
+    assert not again
+    again.clear()
+    assert not (tmp_path / "spool").exists()
+    assert again.append(life(7))
+    assert [item.id for item in again.take(9)] == [life(7).id]
+
+
+def test_a_file_that_is_full_or_cannot_be_written_takes_no_more(tmp_path: Path) -> None:
+    assert not Spool(tmp_path / "spool", max_bytes=10).append(life(1))
+    assert not Spool(tmp_path / "nowhere" / "spool").append(life(1))
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    spool = Spool(path)
+    spool.append(life(1))
+    path.write_bytes(path.read_bytes() + b'["run-0-sess')
+    assert [item.id for item in Spool(path).take(9)] == [life(1).id]
+
+
+def test_a_file_that_has_gone_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    spool = Spool(path)
+    spool.append(life(1))
+    path.unlink()
+    assert spool.take(9) == []
+    assert not spool

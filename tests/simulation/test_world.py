@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.world import BrokenError, Plan, World
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_a_fleet_keeps_its_promises_whatever_fails(seed: int) -> None:
+    """One session per peer, the limits in sum, and a store that is right in the end; see `World` for each of them."""
+    world = World(seed, plan_of(seed))
+    world.live()
+    assert world.admitted > 20
+
+
+def plan_of(seed: int) -> Plan:
+    """The plans take turns: few and more hosts, and both rules for a store that is away."""
+    return Plan(hosts=2 + seed % 4, lets_in=seed % 3 != 0)
+
+
+def test_the_checks_find_a_fleet_that_has_given_out_too_much() -> None:
+    world = World(1, Plan(faults=0, attempts_per_s=20.0))
+    for host in world.hosts:
+        host.member.fleet = None
+    world.plan = Plan(limit=1)
+    with pytest.raises(BrokenError, match="places of 1 are leased"):
+        world.live()

@@ -1,0 +1,552 @@
+"""A simulated fleet: hosts that run the real state machine, a store with delays, losses and outages, and peers.
+
+Everything follows from one seed. Time is virtual. Whatever the hosts may never do is checked at every step.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from rlpx.protocol.cluster.hosts import Me, Timing
+from rlpx.protocol.cluster.member import Asked, Member, Setup
+from rlpx.protocol.cluster.records import Claim, Shard, decode, host_key, peer_key, shard_key
+from rlpx.protocol.cluster.steps import (
+    Admitted,
+    Answer,
+    EndSession,
+    Erase,
+    Joined,
+    NameTaken,
+    Outcome,
+    PlacesChanged,
+    Put,
+    Read,
+    Refused,
+    Step,
+)
+from rlpx.protocol.lifecycle import Direction
+
+# After this time a host treats a call as lost.
+CALL_SECONDS: Final = 2.0
+# A session that finds no place waits for one this long.
+PLACE_SECONDS: Final = 2.0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a run does. Rates are per second and host; `faults` says how many faults happen in the run."""
+
+    hosts: int = 3
+    peers: int = 30
+    limit: int = 12
+    seconds: float = 60.0
+    attempts_per_s: float = 2.0
+    stay_s: float = 10.0
+    loss: float = 0.01
+    faults: int = 4
+    block: int = 4
+    lets_in: bool = True
+    settle_s: float = 60.0
+    # Whether in the end one host tries to fill every place.
+    fills: bool = True
+
+
+class Session(msgspec.Struct):
+    """One session of a host, as its engine knows it."""
+
+    number: int
+    peer: bytes
+    direction: Direction
+    is_placed: bool = False
+    is_active: bool = False
+    # Whether it was let in without a claim. Such a session is settled when the store is back.
+    is_loose: bool = False
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold."""
+
+
+class Kv:
+    """The store: keys with revisions, a time to live, and watchers that see every change in order."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.sequence = 0
+        self.keys: dict[str, tuple[int, bytes]] = {}
+        # Erased keys leave a marker, so that a write which expects the key to be missing and comes late is refused.
+        self.markers: set[str] = set()
+        self.writes: Counter[str] = Counter()
+        self.is_away = False
+
+    def carry_out(self, call: Put | Erase | Read) -> Answer:
+        revision, value = self.keys.get(call.key, (0, None))
+        if isinstance(call, Read):
+            return Answer(call.call, Outcome.DONE, revision, value)
+        if revision != call.expected:
+            return Answer(call.call, Outcome.CONFLICT, revision, value)
+        self.sequence += 1
+        self.writes[call.key.split(".")[0]] += 1
+        if isinstance(call, Erase):
+            self.keys.pop(call.key, None)
+            self.markers.add(call.key)
+            self._publish(call.key, self.sequence, None)
+        else:
+            self.keys[call.key] = self.sequence, call.value
+            self._publish(call.key, self.sequence, call.value)
+            if call.ttl_s is not None:
+                self._world.at(call.ttl_s, lambda key=call.key, revision=self.sequence: self._expire(key, revision))  # type: ignore[misc]
+        return Answer(call.call, Outcome.DONE, self.sequence)
+
+    def carry_out_late(self, call: Put | Erase | Read) -> None:
+        """A write that nobody waits for any more."""
+        if not isinstance(call, Put) or call.expected or call.key not in self.markers:
+            self.carry_out(call)
+
+    def _expire(self, key: str, revision: int) -> None:
+        if self.keys.get(key, (0, b""))[0] == revision:
+            self.sequence += 1
+            del self.keys[key]
+            self._publish(key, self.sequence, None)
+
+    def _publish(self, key: str, revision: int, value: bytes | None) -> None:
+        if key.startswith("peer."):
+            return
+        if key.startswith("note."):
+            host = self._world.by_name.get(key.split(".")[1])
+            if host is not None:
+                host.watch(key, revision, value)
+            return
+        for host in self._world.hosts:
+            host.watch(key, revision, value)
+
+
+class Host:
+    """One engine: its member of the fleet, its sessions, and its link to the store."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.starts = 0
+        self.is_up = False
+        self.is_stopped = False
+        self.is_cut = False
+        self.rate = 1 + world.random.uniform(-1e-3, 1e-3)
+        self.wall_us = 1_700_000_000_000_000
+        self.inbox: deque[Callable[[], None]] = deque()
+        self.stream_free_at = 0.0
+        self.start()
+
+    # -- life ---------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        plan = self.world.plan
+        self.starts += 1
+        self.is_up, self.is_stopped, self.is_joined = True, False, False
+        self.sessions: dict[int, Session] = {}
+        self.by_peer: dict[bytes, int] = {}
+        self.waiting: deque[int] = deque()
+        self.used: Counter[Direction] = Counter()
+        self.leased: Counter[Direction] = Counter()
+        self.last_session = 0
+        self.open_calls: dict[int, Put | Erase | Read] = {}
+        self.inbox.clear()
+        limits = dict.fromkeys(Direction, plan.limit)
+        me = Me(self.name, f"{self.name}-{self.starts}")
+        self.member = Member(Setup(me, limits, plan.lets_in, Timing(), plan.block))
+        self.connect()
+        self.tick(self.starts)
+
+    def kill(self) -> None:
+        self.is_up = False
+        for peer in self.by_peer:
+            self.world.release(self, peer)
+        self.sessions, self.by_peer = {}, {}
+
+    def connect(self) -> None:
+        self.do(lambda: self.member.on_connected(self.now))
+        for key, (revision, value) in list(self.world.kv.keys.items()):
+            if not key.startswith(("peer.", "note.")) or key.startswith(f"note.{self.name}."):
+                self.watch(key, revision, value)
+
+    def tick(self, start: int) -> None:
+        if self.is_up and self.starts == start:
+            self.do(lambda: self.member.tick(self.now))
+            self.world.at(1.0 / self.rate, lambda: self.tick(start))
+
+    @property
+    def now(self) -> float:
+        return self.world.now * self.rate
+
+    def do(self, act: Callable[[], None]) -> None:
+        """Something happens in the process; if it is stopped, it happens when it goes on."""
+        if self.is_stopped:
+            self.inbox.append(act)
+        elif self.is_up:
+            act()
+            self.carry_out()
+
+    def resume(self) -> None:
+        self.is_stopped = False
+        waiting, self.inbox = self.inbox, deque()
+        # After a stop, what was due and what has arrived come in any order.
+        acts = list(waiting)
+        if self.world.random.random() < 0.5:
+            self.do(lambda: self.member.tick(self.now))
+        for act in acts:
+            self.do(act)
+
+    # -- the store ----------------------------------------------------------------------------------------------------------
+
+    def carry_out(self) -> None:
+        while steps := self.member.take():
+            for step in steps:
+                self.carry_out_one(step)
+
+    def carry_out_one(self, step: Step) -> None:
+        if isinstance(step, Put | Erase | Read):
+            self.send(step)
+        elif isinstance(step, Joined):
+            self.is_joined = True
+        elif isinstance(step, Admitted):
+            self.on_admitted(step.session)
+        elif isinstance(step, Refused):
+            self.end(step.session)
+        elif isinstance(step, EndSession):
+            number = step.session
+            self.later(self.world.random.uniform(0.001, 1.5), lambda number=number: self.end(number))  # type: ignore[misc]
+        elif isinstance(step, PlacesChanged):
+            self.leased[step.direction] = step.leased
+            self.world.check_leases(step.direction)
+            self.place_waiting()
+        elif isinstance(step, NameTaken):
+            raise BrokenError(f"{self.name} is taken")
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        start = self.starts
+        self.world.at(seconds, lambda: self.do(act) if self.starts == start else None)
+
+    def send(self, call: Put | Erase | Read) -> None:
+        world, start = self.world, self.starts
+        self.open_calls[call.call] = call
+        self.later(CALL_SECONDS, lambda: self.answered(Answer(call.call, Outcome.LOST)))
+        if self.is_cut or world.kv.is_away or world.loses():
+            if not self.is_cut and world.random.random() < 0.3:
+                # Not lost, but very late: it is done long after the host has given up.
+                world.at(world.random.uniform(1.0, 6.0), lambda: world.kv.carry_out_late(call))
+            return
+
+        def arrive() -> None:
+            if world.kv.is_away:
+                return
+            answer = world.kv.carry_out(call)
+            if world.loses() or self.is_cut:
+                return
+            world.at(world.delay(), lambda: self.do(lambda: self.answered(answer)) if self.starts == start else None)
+
+        world.at(world.delay(), arrive)
+
+    def answered(self, answer: Answer) -> None:
+        if self.open_calls.pop(answer.call, None) is not None:
+            self.member.on_answer(answer, self.now)
+
+    def watch(self, key: str, revision: int, value: bytes | None) -> None:
+        """A change reaches the host after a while, in order; or never while it is cut off, until it connects again."""
+        if self.is_cut or not self.is_up:
+            return
+        self.stream_free_at = max(self.stream_free_at, self.world.now + self.world.delay())
+        self.later(self.stream_free_at - self.world.now, lambda: self.member.on_seen(key, revision, value, self.now))
+
+    # -- sessions -----------------------------------------------------------------------------------------------------------
+
+    def attempt(self, peer: bytes, direction: Direction) -> None:
+        if not self.is_up or not self.is_joined or peer in self.by_peer:
+            return
+        self.last_session += 1
+        session = Session(self.last_session, peer, direction)
+        self.sessions[session.number] = session
+        self.by_peer[peer] = session.number
+        self.world.holders.setdefault(peer, []).append(self)
+        self.waiting.append(session.number)
+        self.place_waiting()
+        self.later(PLACE_SECONDS, lambda: None if session.is_placed else self.end(session.number))
+
+    def place_waiting(self) -> None:
+        still: deque[int] = deque()
+        while self.waiting:
+            session = self.sessions.get(self.waiting.popleft())
+            if session is None:
+                continue
+            if self.used[session.direction] < self.leased[session.direction]:
+                self.used[session.direction] += 1
+                session.is_placed = True
+                since = int(self.world.now * 1e6) + self.wall_us
+                self.member.claim(session.number, session.peer, Asked(session.direction), since_us=since, now=self.now)
+            else:
+                still.append(session.number)
+        self.waiting = still
+        self.tell_use()
+
+    def tell_use(self) -> None:
+        waiting = Counter(self.sessions[number].direction for number in self.waiting if number in self.sessions)
+        for way in Direction:
+            places = self.member.places[way]
+            if (places.used, places.waiting) != (self.used[way], waiting[way]):
+                self.member.use(way, self.used[way], waiting[way], self.now)
+
+    def on_admitted(self, number: int) -> None:
+        session = self.sessions.get(number)
+        if session is None:
+            return
+        self.world.check_admitted(self, session)
+        session.is_active = True
+        session.is_loose = not self.member.claims.holds(session.peer)
+        self.world.admitted += 1
+        stay_s = self.world.random.expovariate(1 / self.world.plan.stay_s)
+        self.later(stay_s, lambda: self.end(number) if self.world.is_busy else None)
+
+    def end(self, number: int) -> None:
+        session = self.sessions.pop(number, None)
+        if session is None:
+            return
+        del self.by_peer[session.peer]
+        self.world.release(self, session.peer)
+        if session.is_placed:
+            self.used[session.direction] -= 1
+            self.member.release(number, self.now)
+        self.place_waiting()
+
+    # -- what the checks ask ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether nobody may have given the host up, and it has looked at everything since it was."""
+        hosts = self.member.hosts
+        return self.is_up and hosts.is_firm(self.now) and all(places.is_sure for places in self.member.places.values())
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, seed: int, plan: Plan) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - a run can be repeated
+        self.plan = plan
+        self.now = 0.0
+        self.admitted = 0
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.kv = Kv(self)
+        self.hosts: list[Host] = []
+        self.by_name: dict[str, Host] = {}
+        # The hosts that have a session with a peer.
+        self.holders: dict[bytes, list[Host]] = {}
+        self.peers = [self.random.randbytes(64) for _ in range(plan.peers)]
+        self.is_busy = True
+        self._lease_changes = 0
+        for number in range(plan.hosts):
+            host = Host(self, f"h{number}")
+            self.hosts.append(host)
+            self.by_name[host.name] = host
+
+    def at(self, seconds: float, act: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (self.now + seconds, self._count, act))
+
+    def delay(self) -> float:
+        draw = self.random.random()
+        if draw < 0.02:
+            return self.random.uniform(0.05, 1.0)
+        return self.random.uniform(0.0002, 0.004)
+
+    def release(self, host: Host, peer: bytes) -> None:
+        """A host has no session with the peer any more."""
+        left = [other for other in self.holders.pop(peer) if other is not host]
+        if left:
+            self.holders[peer] = left
+
+    def loses(self) -> bool:
+        """Whether a message is lost. In the end none is."""
+        return self.is_busy and self.random.random() < self.plan.loss
+
+    def run(self, until: float) -> None:
+        while self._queue and self._queue[0][0] <= until:
+            self.now, _, act = heapq.heappop(self._queue)
+            act()
+        self.now = until
+
+    # -- the run ------------------------------------------------------------------------------------------------------------
+
+    def live(self) -> None:
+        """Churn and faults, then quiet; then everything must be in order."""
+        plan = self.plan
+        self.churn()
+        for _ in range(plan.faults):
+            self.at(self.random.uniform(1.0, plan.seconds), self._fault)
+        self.run(plan.seconds)
+        self._heal()
+        self.run(plan.seconds + plan.settle_s / 2)
+        self.is_busy = False
+        self.run(plan.seconds + plan.settle_s)
+        self.check_settled()
+        if plan.fills:
+            self._fill(self.random.choice(self.hosts))
+
+    def churn(self) -> None:
+        """Peers come and go at every host."""
+        for host in self.hosts:
+            self._churn(host)
+
+    def _fill(self, host: Host) -> None:
+        """One host wants every place that there is, and gets it: the others give back what they do not use."""
+        way = self.random.choice(list(Direction))
+        end = self.now + 20.0
+        while self.now < end:
+            for _ in range(self.plan.limit):
+                peer = self.random.randbytes(64)
+                host.do(lambda peer=peer: host.attempt(peer, way))  # type: ignore[misc]
+            self.run(self.now + 0.5)
+        self.run(self.now + 2 * CALL_SECONDS)
+        active = sum(session.direction is way for one in self.hosts for session in one.sessions.values())
+        if active != self.plan.limit:
+            raise BrokenError(f"{active} {way} sessions, although {host.name} wants all {self.plan.limit} places")
+
+    def _churn(self, host: Host) -> None:
+        if not self.is_busy:
+            return
+        self.at(self.random.expovariate(self.plan.attempts_per_s), lambda: self._churn(host))
+        peer, way = self.random.choice(self.peers), self.random.choice(list(Direction))
+        host.do(lambda: host.attempt(peer, way))
+
+    def _fault(self) -> None:
+        host = self.random.choice(self.hosts)
+        kind = self.random.choice(["kill", "stop", "cut", "silent", "away", "silent_away", "clock"])
+        long = self.random.choice([self.random.uniform(0.1, 4.0), self.random.uniform(4.0, 40.0)])
+        if kind == "kill" and host.is_up:
+            host.kill()
+            self.at(long, lambda: None if host.is_up else host.start())
+        elif kind == "stop" and host.is_up and not host.is_stopped:
+            host.is_stopped = True
+            self.at(long, host.resume)
+        elif kind in ("cut", "silent") and not host.is_cut:
+            host.is_cut = True
+            if kind == "cut":
+                host.do(lambda: host.member.on_disconnected(host.now))
+            self.at(long, lambda: self._join(host))
+        elif kind in ("away", "silent_away") and not self.kv.is_away:
+            self.kv.is_away = True
+            if kind == "away":
+                for other in self.hosts:
+                    other.do(lambda other=other: other.member.on_disconnected(other.now))  # type: ignore[misc]
+            self.at(long, self._come_back)
+        elif kind == "clock":
+            host.wall_us += int(self.random.uniform(-1e9, 1e9))
+
+    def _join(self, host: Host) -> None:
+        if host.is_cut:
+            host.is_cut = False
+            host.connect()
+
+    def _come_back(self) -> None:
+        if self.kv.is_away:
+            self.kv.is_away = False
+            for host in self.hosts:
+                self.at(self.random.uniform(0.0, 3.0), lambda host=host: None if host.is_cut else host.connect())  # type: ignore[misc]
+
+    def _heal(self) -> None:
+        self._come_back()
+        for host in self.hosts:
+            self._join(host)
+            if not host.is_up:
+                host.start()
+            elif host.is_stopped:
+                host.resume()
+
+    # -- what must hold -----------------------------------------------------------------------------------------------------
+
+    def check_leases(self, direction: Direction) -> None:
+        """The hosts that nobody may have given up never count more places than there are. Looked at more rarely if large."""
+        self._lease_changes += 1
+        if self._lease_changes % max(1, len(self.hosts) // 10):
+            return
+        counted = sum(host.member.places[direction].leased for host in self.hosts if host.is_certain)
+        if counted > self.plan.limit:
+            raise BrokenError(f"{counted} places of {self.plan.limit} are leased at {self.now:.3f}")
+
+    def check_admitted(self, host: Host, session: Session) -> None:
+        """A session begins only with a place and if no other host has one with its peer, as far as can be known."""
+        if host.used[session.direction] > host.leased[session.direction] and host.is_certain:
+            raise BrokenError(f"{host.name} admits session {session.number} without a place at {self.now:.3f}")
+        hosts = host.member.hosts
+        if not hosts.is_away and not hosts.is_firm(host.now):
+            raise BrokenError(
+                f"{host.name} admits session {session.number} although it may have been given up at {self.now:.3f}"
+            )
+        if hosts.is_away:
+            return
+        for other in self.holders.get(session.peer, ()):
+            number = other.by_peer[session.peer]
+            if other is host or not other.sessions[number].is_active:
+                continue
+            claim = decode(Claim, self.kv.keys.get(peer_key(session.peer), (0, None))[1])
+            if claim is None or claim.host != host.name:
+                # An older session that was let in during an outage is taking the peer back at this moment.
+                continue
+            # A host that is stopped or cut off has not read yet that an older session takes its peer back.
+            is_sure = other.is_certain and not other.is_stopped and not other.is_cut
+            is_sure = is_sure and other.member.claims.is_settled and not other.sessions[number].is_loose
+            if is_sure and other.member.claims.holds(session.peer) and host.member.claims.holds(session.peer):
+                raise BrokenError(f"{host.name} and {other.name} have the same peer at {self.now:.3f}")
+
+    def check_settled(self) -> None:
+        """After quiet: one session per peer, no more than the limit, and a store that says exactly what is so."""
+        owners = self._check_sessions()
+        self._check_claims(owners)
+        for way in Direction:
+            self._check_places(way)
+        for host in self.hosts:
+            if host_key(host.name) not in self.kv.keys or len(host.member.claims) != len(host.sessions):
+                raise BrokenError(f"{host.name} has {len(host.member.claims)} claims and {len(host.sessions)} sessions")
+
+    def _check_sessions(self) -> dict[bytes, str]:
+        owners: dict[bytes, str] = {}
+        for host in self.hosts:
+            if host.open_calls and self.now - 3 > self.plan.seconds + self.plan.settle_s:
+                raise BrokenError(f"{host.name} has calls open: {host.open_calls}")
+            for session in host.sessions.values():
+                if not session.is_active:
+                    raise BrokenError(f"{host.name} session {session.number} never had a verdict")
+                if session.peer in owners:
+                    raise BrokenError(f"{host.name} and {owners[session.peer]} both have a peer in the end")
+                owners[session.peer] = host.name
+        return owners
+
+    def _check_claims(self, owners: dict[bytes, str]) -> None:
+        living = {host.name: host.member.setup.me.epoch for host in self.hosts}
+        claimed = set()
+        for key, (_, value) in self.kv.keys.items():
+            claim = decode(Claim, value) if key.startswith("peer.") else None
+            if claim is not None and living[claim.host] == claim.epoch:
+                peer = bytes.fromhex(key.removeprefix("peer."))
+                if owners.get(peer) != claim.host:
+                    raise BrokenError(f"{claim.host} claims a peer that it has not")
+                claimed.add(peer)
+        if claimed != set(owners):
+            raise BrokenError(f"{len(set(owners) - claimed)} sessions have no claim")
+
+    def _check_places(self, way: Direction) -> None:
+        active = sum(host.used[way] for host in self.hosts)
+        if active > self.plan.limit:
+            raise BrokenError(f"{active} {way} sessions in the end")
+        shard = decode(Shard, self.kv.keys.get(shard_key(way, 0), (0, None))[1]) or Shard()
+        for host in self.hosts:
+            places = host.member.places[way]
+            said = shard.places_of(host.name, host.member.setup.me.epoch)
+            if said != places.leased:
+                raise BrokenError(f"{host.name} counts {places.leased} places, the store {said}")
+            if places.free > self.plan.block:
+                raise BrokenError(f"{host.name} keeps {places.free} unused places")

@@ -1,0 +1,61 @@
+"""rlpx-watch beside a real engine, as monitoring sees it: its answers and its metrics."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+from prometheus_client.openmetrics import parser as openmetrics
+
+from tests.system.harness import RunningEngine, eventually
+
+# A health check of an engine that hangs is answered within 2 s; the machine may be slow.
+ANSWERED_SECONDS = 2.0
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def get(address: str, path: str, **headers: str) -> tuple[int, str]:
+    """The status and the text of an answer, which takes no longer than it may."""
+    started = monotonic()
+    request = urllib.request.Request(f"http://{address}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+            found = answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            found = error.code, error.read().decode()
+    assert monotonic() - started < ANSWERED_SECONDS
+    return found
+
+
+def scrape(address: str) -> dict[str, float]:
+    """The samples of a scrape, by name and labels as they are written."""
+    status, text = get(address, "/metrics", Accept=OPENMETRICS)
+    assert status == 200
+    return {
+        sample.name + str(sorted(sample.labels.items())): float(sample.value)
+        for family in openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # no types there
+        for sample in family.samples
+    }
+
+
+def serving(engine: RunningEngine, but: int | None = None) -> dict[str, Any]:
+    """What `status` says of rlpx-watch once it serves, in another process than `but`."""
+
+    def found() -> dict[str, Any] | None:
+        state: dict[str, Any] = engine.call("status")["watch"]
+        return state if state["up"] and state["pid"] != but else None
+
+    state: dict[str, Any] = eventually(found, "rlpx-watch serves")
+    return state
+
+
+@contextmanager
+def watched(*flags: str) -> Iterator[tuple[RunningEngine, str]]:
+    """An engine with rlpx-watch beside it, and the latter's address."""
+    with RunningEngine("--watch", "127.0.0.1:0", *flags) as engine:
+        yield engine, serving(engine)["address"]

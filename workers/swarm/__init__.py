@@ -1,0 +1,1 @@
+"""A process of simulated peers."""
