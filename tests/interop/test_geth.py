@@ -308,7 +308,7 @@ def test_too_many_peers_is_what_geth_sees_over_the_limit(chain_file: Path) -> No
             with geth("-dial", engine.enode) as second:
                 assert second.wait("dial_error")["reason"] == 4
             assert log.wait("session.refused").fields["cause"] == "1 inbound sessions are active"
-            assert engine.counts() == (0, 0, 1, 0)
+            engine.comes_to(0, 0, 1, 0)
         log.wait("session.closed")
         with geth("-dial", engine.enode) as third:
             third.wait("status", ok=True)
@@ -323,7 +323,7 @@ def test_many_at_once_never_pass_the_limit(chain_file: Path) -> None:
         # Peers over the limit are told so, or closed if more than 15 goodbyes would be in progress.
         while len({item["peer"] for item in (*peers.of("dial_error"), *peers.of("disconnected"))}) < 20:
             assert engine.counts()[2] <= 10
-        assert engine.counts() == (0, 0, 10, 0)
+        engine.comes_to(0, 0, 10, 0)
         assert any(item.get("reason") == 4 for item in (*peers.of("dial_error"), *peers.of("disconnected")))
 
 
@@ -416,7 +416,7 @@ def test_fifty_peers_spread_evenly_over_two_workers(engine: RunningEngine) -> No
         assert sessions["total"] == 50
         assert len({item["peer"] for item in sessions["sessions"]}) == 50
         assert len({item["session"] for item in sessions["sessions"]}) == 50
-        assert engine.counts() == (0, 0, 50, 0)
+        engine.comes_to(0, 0, 50, 0)
         per_worker = [worker["active"] for worker in engine.call("status")["workers"]]
         assert sum(per_worker) == 50
         assert max(per_worker) - min(per_worker) <= 2

@@ -176,6 +176,20 @@ class RunningEngine:
         pending, active = counts["pending"], counts["active"]
         return pending["inbound"], pending["outbound"], active["inbound"], active["outbound"]
 
+    def comes_to(self, *expected: int) -> None:
+        """Wait until these are the counts. A peer knows that its session is active before the engine does."""
+        counts: tuple[int, ...] = ()
+
+        def has_come() -> bool:
+            nonlocal counts
+            counts = self.counts()
+            return counts == expected
+
+        try:
+            eventually(has_come, f"counts of {expected}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there are {counts}") from None
+
     def unauthenticated(self) -> int:
         """The number of accepted connections whose auth has not come."""
         return int(self.call("counts")["unauthenticated"]["inbound"])

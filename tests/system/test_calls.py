@@ -106,7 +106,7 @@ def test_the_four_commands_at_the_worker_that_has_the_session() -> None:
                 == told[1]
                 == {"ended_by": "us", "reason": "useless_peer", "cause": "disconnected by command", "stage": "active"}
             )
-            assert engine.counts() == (0, 0, 2, 0)
+            engine.comes_to(0, 0, 2, 0)
             assert {entry["session"] for entry in engine.call("history")} == {first["session"], second["session"]}
         for peer in peers:
             peer.close()
@@ -157,7 +157,7 @@ def test_calls_of_a_dying_program_are_cancelled() -> None:
         with answering(peer), data_program(engine.run_dir) as program:
             # The late answers of the peer are no misconduct.
             assert program.call("request", QUESTION, session=1, capability="eth", message=GET_HEADERS)[1] is not None
-        assert engine.counts() == (0, 0, 1, 0)
+        engine.comes_to(0, 0, 1, 0)
 
 
 def test_a_worker_that_is_killed_answers_no_more_and_the_next_one_knows_no_call() -> None:

@@ -33,6 +33,7 @@ def connect(engine: RunningEngine, stack: ExitStack, count: int) -> list[Peer]:
     peers = [stack.enter_context(Peer(engine.address, engine.node_id, CHAIN)) for _ in range(count)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(Peer.establish, peers))
+    eventually(lambda: engine.counts()[2] >= count, "all are active")
     return peers
 
 
@@ -296,4 +297,4 @@ def test_a_request_that_cannot_be_framed_is_an_error_and_harms_no_worker() -> No
         with pytest.raises(EngineError, match="of a frame") as error:
             engine.client.call("request", attachment=oversized, session=1, capability="eth", message=3, raw=True)
         assert error.value.name == "invalid_params"
-        assert engine.counts() == (0, 0, 1, 0)
+        engine.comes_to(0, 0, 1, 0)

@@ -507,7 +507,7 @@ def test_a_lossless_feed_over_the_workers_budget_ends_with_the_cause() -> None:
             assert feed.missed > 30
             eventually(lambda: feeds_status(engine)["open"] == 0, "the end is told")
             assert engine.call("status")["workers"][0]["progress_bytes"] < 1 << 20
-            assert engine.counts() == (0, 0, 1, 0)
+            engine.comes_to(0, 0, 1, 0)
 
 
 def test_so_many_peers_that_each_may_send_a_little_more_do_not_fill_the_budget() -> None:

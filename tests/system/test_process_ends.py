@@ -55,7 +55,7 @@ def test_signals_to_a_worker_alone_end_nothing() -> None:
             worker.send_signal(number)
         sleep(0.5)
         assert engine.workers() == [worker]
-        assert engine.counts() == (0, 0, 1, 0)
+        engine.comes_to(0, 0, 1, 0)
 
 
 def test_habitual_signals_end_no_engine() -> None:

@@ -155,7 +155,7 @@ def test_with_a_drain_time_of_zero_sessions_stay_until_they_end_and_a_leaving_wo
             (3, False),
         ]
         assert {worker["leaves_in_ms"] for worker in shown.values()} == {None}
-        assert engine.counts() == (0, 0, 6, 0)
+        engine.comes_to(0, 0, 6, 0)
         # New sessions go to the new ones only.
         newcomers = connect(engine, stack, 6)
         log.wait("session.opened", count=12)
@@ -179,7 +179,7 @@ def test_with_a_drain_time_of_zero_sessions_stay_until_they_end_and_a_leaving_wo
         eventually(lambda: list(workers(engine)) == [2, 3], "the old ones are gone")
         assert not old & {worker["pid"] for worker in workers(engine).values()}
         assert sorted(path.name for path in engine.run_dir.glob("worker-*")) == ["worker-2.ipc", "worker-3.ipc"]
-        assert engine.counts() == (0, 0, len(newcomers), 0)
+        engine.comes_to(0, 0, len(newcomers), 0)
         assert log.gaps == []
 
 
@@ -222,7 +222,7 @@ def test_limits_hold_over_old_and_new_workers_and_the_number_of_workers_can_be_c
         assert (grown["workers"], grown["started"], grown["leaving"]) == (3, [2, 3], [0])
         with suppress(OSError, AssertionError), Peer(engine.address, engine.node_id, CHAIN) as refused:
             refused.establish()
-        assert engine.counts() == (0, 0, 6, 0)
+        engine.comes_to(0, 0, 6, 0)
         shrunk = engine.call("set-workers", workers=1, drain_s=0.3)
         assert (shrunk["workers"], shrunk["started"], shrunk["leaving"]) == (1, [], [0, 2, 3])
         eventually(lambda: list(workers(engine)) == [1], "one is left")
@@ -293,7 +293,7 @@ def test_a_new_worker_that_does_not_become_ready_leaves_everything_as_it_was() -
         }
         assert "worker 0 stays" in status["workforce"]["error"]
         assert "worker 0 stays" in engine.stderr
-        assert engine.counts() == (0, 0, 4, 0)
+        engine.comes_to(0, 0, 4, 0)
         assert not any(peer.session.is_closed for peer in peers)
         connect(engine, stack, 5)
         # The next one succeeds.

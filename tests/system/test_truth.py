@@ -103,7 +103,7 @@ def test_a_burst_of_pings_is_answered_and_any_payload_and_reserved_code_is_borne
             peer.says(0x02)
         # 16 pings are answered at once, and the two others a second apart.
         peer.hears(0x03, count=18)
-        assert engine.counts() == (0, 0, 1, 0)
+        engine.comes_to(0, 0, 1, 0)
 
 
 def test_what_peers_punish_is_not_sent_unless_it_is_raw() -> None:

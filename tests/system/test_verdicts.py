@@ -45,7 +45,7 @@ def test_the_first_session_of_a_peer_wins_and_a_second_one_is_told_so() -> None:
         first.leave()
         log.wait("session.closed", reason="client_quitting", ended_by="peer")
         assert outcome(again) is None
-        assert engine.counts() == (0, 0, 1, 0)
+        engine.comes_to(0, 0, 1, 0)
 
 
 def test_whoever_has_our_own_key_is_told_that_it_is_us() -> None:
@@ -66,7 +66,7 @@ def test_of_a_crowd_that_comes_at_once_as_many_are_let_in_as_there_are_places() 
         assert outcomes.count(None) == 5
         assert outcomes.count(DisconnectReason.TOO_MANY_PEERS) == 15
         log.wait("session.closed", count=15)
-        assert engine.counts() == (0, 0, 5, 0)
+        engine.comes_to(0, 0, 5, 0)
         assert len(log.of("session.established")) == 5
         # One more is refused at once; a place that comes free is taken.
         late, later = (stack.enter_context(Peer(engine.address, engine.node_id, CHAIN)) for _ in range(2))
