@@ -21,7 +21,7 @@ from rlpx.engine.client.routes import Routes
 from rlpx.engine.client.wire import Place, Wire
 from rlpx.engine.client.worker_links import NoDataEndpointError, Times, WorkerLink, WorkerLinks
 from rlpx.protocol.bus.results import BroadcastResult, StatusResult, WorkerStatus
-from rlpx.protocol.errors import UsageError
+from rlpx.protocol.errors import ErrorName, UsageError
 
 if TYPE_CHECKING:
     from rlpx.engine.client.forms import Sendable
@@ -110,11 +110,15 @@ class Engine(Commands):
         """Send a message to every active session that matches, `but` these, to each in the form of its version.
 
         Versions that do not have the message are left out. The result lists the sessions that could not get it, and why.
+        An announcement of over 4,096 transactions, and transactions of over 128 KiB, leave as several messages: each when
+        the last one was sent or waits for its peers. The result then lists the sessions that lack one of them, and has the
+        count of the message that the fewest sessions got. `raw` sends what peers punish, and in one piece.
         """
         from rlpx.engine.client.forms import Forms  # noqa: PLC0415 - loads every message
+        from rlpx.engine.client.parts import in_parts  # noqa: PLC0415 - likewise
 
         try:
-            forms = Forms.of(message)
+            parts = [Forms.of(part) for part in ([message] if raw else in_parts(message))]
         except UsageError as error:
             raise own_error(error.name, str(error)) from error
         given = {
@@ -123,8 +127,13 @@ class Engine(Commands):
             "raw": raw,
             "except": [but] if isinstance(but, int) else list(but),
         }
+        parameters = {name: value for name, value in given.items() if value is not None}
         async with within(timeout):
-            return await self._routes.publish(forms, {name: value for name, value in given.items() if value is not None})
+            results = [await self._routes.publish(part, parameters) for part in parts]
+        refused: dict[str, ErrorName] = {}
+        for result in results:
+            refused |= result.refused
+        return BroadcastResult(min(result.sent for result in results), refused)
 
     async def close(self) -> None:
         """Close all connections; calls that are under way are cancelled in the engine."""

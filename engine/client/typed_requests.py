@@ -20,6 +20,7 @@ from rlpx.engine.client.answer_checks import check_answer, check_gas_rises
 from rlpx.engine.client.calls import PeerAnswer, within
 from rlpx.engine.client.errors import own_error
 from rlpx.engine.client.forms import Sendable, capability_of, in_version
+from rlpx.engine.client.parts import in_parts
 from rlpx.engine.client.presence import EngineError
 from rlpx.engine.client.routes import Route, Routes
 from rlpx.protocol.bus.results import DoneResult, SessionObject
@@ -107,12 +108,17 @@ class Peer:
             return await self._routes.session(self.session)
 
     async def send(self, message: Sendable, *, raw: bool = False, timeout: float | None = None) -> None:
-        """Send a message in the form of the negotiated version. `raw` sends what peers punish."""
+        """Send a message in the form of the negotiated version, or in several messages if it is long (`Engine.publish`).
+
+        If one of these cannot be sent, those before it are. `raw` sends what peers punish, and in one piece.
+        """
         async with within(timeout):
             capability = capability_of(message)
-            number, payload = self._encoded(await self._version(capability), message)
-            parameters = {"session": self.session, "capability": capability, "message": number, "raw": raw}
-            await self._carry_out("send", parameters, payload, DoneResult)
+            version = await self._version(capability)
+            parts = [self._encoded(version, part) for part in ([message] if raw else in_parts(message))]
+            for number, payload in parts:
+                parameters = {"session": self.session, "capability": capability, "message": number, "raw": raw}
+                await self._carry_out("send", parameters, payload, DoneResult)
 
     async def disconnect(self, reason: ReasonName = "disconnect_requested", *, timeout: float | None = None) -> None:
         """End the session politely."""

@@ -23,6 +23,7 @@ from rlpx.engine.client import (
 from rlpx.protocol.errors import ErrorName
 from rlpx.protocol.eth import eth
 from rlpx.protocol.eth import messages as eth_messages
+from rlpx.protocol.eth.announcements import MAX_HASHES
 from rlpx.protocol.eth.messages import (
     BlockBodies,
     BlockRangeUpdate,
@@ -170,6 +171,49 @@ async def test_one_announcement_is_published_in_every_form_to_all_but_one(tmp_pa
         assert kinds == {NewPooledTransactionHashes66, NewPooledTransactionHashes68, NewPooledTransactionHashes72}
         result = await publishing
         assert (result.sent, result.refused) == (21, {"9": ErrorName.QUEUE_FULL})
+
+
+async def test_a_long_announcement_is_published_in_parts_one_after_the_other(tmp_path: Path) -> None:
+    hashes = tuple(number.to_bytes(32, "big") for number in range(MAX_HASHES + 1))
+    announcement = NewPooledTransactionHashes68(bytes(len(hashes)), (100,) * len(hashes), hashes)
+    async with fake_engine(tmp_path, 0) as fake, connect(tmp_path) as engine:
+        publishing = asyncio.create_task(engine.publish(announcement))
+        first = await broadcasts(fake.workers[0], 7, sent=2, refused={"9": "queue_full"})
+        second = await broadcasts(fake.workers[0], 7, sent=1, refused={"8": "queue_full"})
+        for part, named in ((first, hashes[:MAX_HASHES]), (second, hashes[MAX_HASHES:])):
+            for shared, (_, payload) in part.items():
+                decoded: Any = eth_messages.decode(int(shared[4:]), 8, payload)
+                assert decoded.hashes == named
+        result = await publishing
+        assert (result.sent, result.refused) == (7, {"8": ErrorName.QUEUE_FULL, "9": ErrorName.QUEUE_FULL})
+
+
+async def test_raw_leaves_in_one_piece(tmp_path: Path) -> None:
+    hashes = tuple(number.to_bytes(32, "big") for number in range(MAX_HASHES + 1))
+    announcement = NewPooledTransactionHashes68(bytes(len(hashes)), (100,) * len(hashes), hashes)
+    async with fake_engine(tmp_path, 0) as fake, connect(tmp_path) as engine:
+        publishing = asyncio.create_task(engine.publish(announcement, raw=True))
+        found = await broadcasts(fake.workers[0], 7)
+        await publishing
+        with_session(fake, "eth/69")
+        sending = asyncio.create_task(engine.peer(7).send(announcement, raw=True))
+        call, [payload] = await fake.workers[0].take()
+        await reply(fake.workers[0], call, SENT)
+        await sending
+        assert eth_messages.decode(69, 8, payload) == eth_messages.decode(69, 8, found["eth/69"][1]) == announcement
+
+
+async def test_transactions_beyond_a_message_go_to_a_peer_in_several(tmp_path: Path) -> None:
+    large = oracle.encode([b"", b"", b"", b"", b"", bytes(100_000), b"", b"", b""])
+    async with fake_engine(tmp_path, 0) as fake, connect(tmp_path) as engine:
+        with_session(fake, "eth/69")
+        sending = asyncio.create_task(engine.peer(7).send(Transactions((TRANSACTION, large, large))))
+        for expected in ((TRANSACTION, large), (large,)):
+            call, [payload] = await fake.workers[0].take()
+            assert eth_messages.decode(69, call["params"]["message"], payload) == Transactions(expected)
+            assert await fake.workers[0].has_nothing()
+            await reply(fake.workers[0], call, SENT)
+        await sending
 
 
 async def test_versions_without_the_message_are_left_out_and_a_worker_that_ends_has_no_sessions(tmp_path: Path) -> None:
