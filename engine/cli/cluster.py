@@ -178,7 +178,8 @@ def usage(url: str, lines: dict[str, str], demo: Demo) -> str:
             f"bin/rlpx-ctl {fleet} counts",
             f"bin/rlpx-ctl {fleet} set-limits --max-active-inbound 20     # of all hosts in sum",
             f"bin/rlpx-swarm --run-dir {demo.run_dir(first)} --peers 15 --seconds 60",
-            f"bin/rlpx-swarm --run-dir {demo.run_dir(second)} --peers 15 --seconds 60",
+            f"bin/rlpx-swarm --run-dir {demo.run_dir(second)} --peers 15 --seconds 60 --seed 2     # other peers",
+            f"bin/rlpx-swarm --run-dir {demo.run_dir(second)} --peers 15 --seconds 60     # already_connected",
             f"bin/rlpx-tail --run-dir {demo.run_dir(first)} session.",
             "",
         ]

@@ -59,6 +59,20 @@ def test_a_session_is_only_missed_where_peers_are_honest() -> None:
     assert verdict(Scenario(peers=10, faults=Faults(garbage=1.0)), summary(3, 0), FINE) == (0, None)
 
 
+@pytest.mark.parametrize(
+    ("end", "hint"),
+    [
+        ("told already_connected", "the target has these peers already: another swarm has the same --seed"),
+        ("told too_many_peers", "the target is full"),
+        ("told subprotocol_error", "is --chain that of the target?"),
+    ],
+)
+def test_what_most_peers_were_told_says_why_no_session_was_established(end: str, hint: str) -> None:
+    found = summary(13, 0)
+    found.ends.update({end: 13, "closed": 2})
+    assert verdict(SCENARIO, found, FINE) == (1, f"no session was established; {hint}")
+
+
 def test_an_unexpected_end_of_a_faulty_peer_is_a_problem_unless_any_reason_will_do() -> None:
     found = summary(3, 3, {Fault.BAD_MAC: Ends(1, {"told useless_peer": 2})})
     problem = "faulty peers were not treated as expected: bad-mac told useless_peer 2"
