@@ -31,8 +31,8 @@ MARKER_SECONDS: Final = 120
 REPLICAS: Final = 3
 # Our own heartbeat comes back on the watch every 5 s. A watch that is silent for longer has ended.
 WATCH_SECONDS: Final = 8.0
-# The error code of JetStream for a key that has another revision.
-_WRONG_REVISION: Final = 10071
+# The error codes of JetStream for a key that has another revision, and for one of which another write is under way.
+_WRONG_REVISIONS: Final = (10071, 10164)
 _NO_MESSAGE: Final = 10037
 # A key that is missing has its marker's revision, which changes if the key is written and erased again at the same time.
 _MOST_TRIES: Final = 3
@@ -242,7 +242,7 @@ class KvStore:
             self._on_read(number, opened, reply)
         elif reply.error is None and reply.seq:
             self._answer(Answer(number, Outcome.DONE, reply.seq))
-        elif reply.error is not None and reply.error.err_code == _WRONG_REVISION:
+        elif reply.error is not None and reply.error.err_code in _WRONG_REVISIONS:
             opened.looks = True
             self._enqueue(number)
         else:

@@ -24,7 +24,7 @@ BLOCK_PLACES: Final = 64
 SHARE_BLOCKS: Final = 2
 # A host keeps a block of unused places. More than that is given back after this time.
 IDLE_SECONDS: Final = 10.0
-# If other hosts lack places, unused ones are given back this often at most.
+# If other hosts lack places and none are free, unused ones are given back this often at most.
 GIVE_SECONDS: Final = 1.0
 # How often a host with unused places looks whether others lack some.
 LOOK_SECONDS: Final = 0.25
@@ -196,11 +196,13 @@ class Places:
         # Looked at this often only, because it is asked with every session, and there may be a thousand hosts.
         self._give_from = now + LOOK_SECONDS
         is_over = sum(kept.leased for kept in self._kept) > self._limit
-        is_wanted = is_over or any(beat.wants.get(self.direction) for beat in self._hosts.alive(now).values())
+        lacking = sum(beat.wants.get(self.direction, 0) for beat in self._hosts.alive(now).values())
+        # Whoever lacks places takes those that nobody has leased first: ours must last while the store is away.
+        is_wanted = is_over or lacking > self.elsewhere
         is_idle = self._idle_since is not None and now >= self._idle_since + IDLE_SECONDS
         if not is_wanted and not is_idle:
             return
-        # A block is kept, unless others have nothing.
+        # A block is kept, unless others lack it.
         given = free if is_wanted else (free - 1) // self.block * self.block
         number = max(range(len(self._kept)), key=lambda index: self._kept[index].mine)
         self._give_from = now + GIVE_SECONDS

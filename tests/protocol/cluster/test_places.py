@@ -133,7 +133,7 @@ def test_if_others_lack_places_all_unused_ones_are_given_back() -> None:
     table = Table().joined()
     table.use(1, 0)
     table.settle()
-    table.beat(wants={"inbound": 1})
+    table.beat(wants={"inbound": 8})
     table.pass_time(1)
     assert leased(table) == 1
     table.use(1, 2)
@@ -142,6 +142,15 @@ def test_if_others_lack_places_all_unused_ones_are_given_back() -> None:
     table.use(1, 0)
     table.pass_time(1)
     assert leased(table) == 1
+
+
+def test_unused_places_are_kept_while_others_find_free_ones() -> None:
+    table = Table().joined()
+    table.use(1, 0)
+    table.settle()
+    table.beat(wants={"inbound": 6})
+    table.pass_time(3)
+    assert leased(table) == 4
 
 
 def test_places_are_given_back_if_the_limit_has_become_lower() -> None:
@@ -157,7 +166,7 @@ def test_a_conflict_while_giving_back_restores_what_we_have() -> None:
     table = Table().joined()
     table.use(1, 0)
     table.settle()
-    table.beat(wants={"inbound": 1})
+    table.beat(wants={"inbound": 7})
     table.pass_time(1, answers=False)
     call = table.next(Put, "places")
     assert leased(table) == 1
@@ -347,7 +356,7 @@ def test_a_lost_write_is_not_forgotten_when_the_host_returns() -> None:
     table.use(1, 0)
     table.settle()
     table.use(0, 0)
-    table.beat(wants={"inbound": 1})
+    table.beat(wants={"inbound": 7})
     table.pass_time(1, answers=False)
     table.lose(table.next(Put, "places"))
     assert leased(table) == 0
