@@ -7,15 +7,19 @@ from contextlib import ExitStack
 from time import monotonic, sleep
 from typing import Final
 
+import msgspec
+
 from tests.bench import sides
-from tests.bench.reckoning import Goal, Row
-from tests.bench.sides import BenchError, Side
+from tests.bench.reckoning import Goal, Row, cpu_nanoseconds
+from tests.bench.sides import BenchError, InFleet, Ours, Side
 
 # Sessions in one repeat: half a second's work.
 SESSIONS: Final = 400
 # Handshakes of a crowd at a time: fewer than go-ethereum's 50 pending peers.
 CROWD: Final = 32
 WARM_SESSIONS: Final = 50
+# The cost of a session in a fleet: as many handshakes per second and core as 95 % of those of an engine alone.
+FLEET_SHARE: Final = 1.053
 # Sessions that send at the same time.
 SENDERS: Final = 16
 # Messages in one repeat on each of them: half a second's work.
@@ -108,6 +112,59 @@ def _sessions(repeats: int, in_flight: int, words: str) -> list[Row]:
 def _spent(start: dict[str, int], end: dict[str, int], count: int) -> float:
     """Microseconds of all parts, divided by a count."""
     return (sum(end.values()) - sum(start.values())) / count / 1000
+
+
+def fleet(repeats: int) -> list[Row]:
+    """Inbound sessions of a host of a fleet, on one NATS server and on three, against the same engine alone."""
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        alone = stack.enter_context(sides.ours("session."))
+        fleets = {count: stack.enter_context(sides.in_fleet("session.", servers=count)) for count in (1, 3)}
+        for side in (alone, *(fleet.side for fleet in fleets.values())):
+            side.load.order("open", count=WARM_SESSIONS, in_flight=CROWD)
+            side.load.order("leave", in_flight=CROWD)
+        for in_flight, words in ((1, "one by one"), (CROWD, f"{CROWD} at a time")):
+            found = {count: FleetCost() for count in fleets}
+            for _ in range(repeats):
+                for count, fleet in fleets.items():
+                    _compare(alone, fleet, in_flight, found[count])
+            for count, cost in found.items():
+                rows += cost.rows(f"{words}, {count} NATS server" + ("s" if count > 1 else ""))
+    return rows
+
+
+class FleetCost(msgspec.Struct):
+    """Microseconds of CPU of a session with its end and milliseconds from auth to Status, in a fleet and alone."""
+
+    cpu: tuple[list[float], list[float]] = msgspec.field(default_factory=lambda: ([], []))
+    median: tuple[list[float], list[float]] = msgspec.field(default_factory=lambda: ([], []))
+    slowest: tuple[list[float], list[float]] = msgspec.field(default_factory=lambda: ([], []))
+    # Of the NATS servers alone.
+    servers: list[float] = []
+
+    def rows(self, words: str) -> list[Row]:
+        """A row for each figure."""
+        later = [ours - alone for ours, alone in zip(*self.slowest, strict=True)]
+        return [
+            Row(f"CPU per session of a fleet against one alone, {words}", "µs", *self.cpu, Goal(FLEET_SHARE)),
+            Row("  the NATS servers beside it", "µs", self.servers),
+            Row("  from auth to Status, median", "ms", *self.median),
+            Row("  99th percentile", "ms", *self.slowest),
+            Row("  99th percentile, later than alone", "ms", later, goal=Goal(2, is_ratio=False)),
+        ]
+
+
+def _compare(alone: Ours, fleet: InFleet, in_flight: int, cost: FleetCost) -> None:
+    """One turn of the engine in a fleet, and one of the engine alone."""
+    for index, side in enumerate((fleet.side, alone)):
+        before, servers = side.cpu(), cpu_nanoseconds(fleet.servers)
+        opened = side.load.order("open", count=SESSIONS, in_flight=in_flight)
+        side.load.order("leave", in_flight=in_flight)
+        cost.cpu[index].append(_spent(before, side.cpu(), SESSIONS))
+        cost.median[index].append(opened["p50_ms"])
+        cost.slowest[index].append(opened["p99_ms"])
+        if side is fleet.side:
+            cost.servers.append((cpu_nanoseconds(fleet.servers) - servers) / SESSIONS / 1000)
 
 
 def messages(repeats: int) -> list[Row]:
@@ -375,6 +432,7 @@ def cost_per_byte(repeats: int) -> list[Row]:
 GROUPS: Final[dict[str, Callable[[int], list[Row]]]] = {
     "session-single": session_single,
     "session-crowd": session_crowd,
+    "fleet": fleet,
     "messages": messages,
     "unread": unread,
     "lone": lone,

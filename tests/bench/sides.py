@@ -14,11 +14,14 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
 
+import msgspec
+
 from rlpx.protocol.rlpx.crypto import PrivateKey
 from rlpx.protocol.rlpx.handshake import Initiator
 from tests.bench.profiles import profiled
 from tests.bench.reckoning import cpu_nanoseconds, pin, resident_bytes
 from tests.interop.clients import go_program, write_chain_file
+from tests.system.cluster_fleet import Nats
 from tests.system.harness import IMPORT_PATH, ROOT, JsonProgram, RunningEngine, working_folder
 
 # The measured side has one core to itself, everything else another; on a machine with one core they share it.
@@ -142,6 +145,13 @@ class Ours(Side):
             self.engine.client.call("broadcast", attachment=payload, capability="eth", message="Transactions")
 
 
+class InFleet(msgspec.Struct, frozen=True):
+    """An engine that is a host of a fleet, and the processes of its NATS servers, whose cost is not the engine's."""
+
+    side: Ours
+    servers: list[int]
+
+
 class Geth(Side):
     """go-ethereum's `p2p.Server`."""
 
@@ -172,8 +182,8 @@ def on_core(core: int) -> Iterator[None]:
 
 
 @contextmanager
-def ours(*topics: str, workers: int = 1, is_feed: bool = False) -> Iterator[Ours]:
-    """Our engine with this many workers and one reader of these topics; without topics there is no reader.
+def ours(*topics: str, workers: int = 1, is_feed: bool = False, flags: tuple[str, ...] = ()) -> Iterator[Ours]:
+    """Our engine with this many workers, more `flags`, and one reader of these topics; without topics there is no reader.
 
     `is_feed`: it reads a feed of the first worker, and no socket of the engine process.
     """
@@ -181,7 +191,7 @@ def ours(*topics: str, workers: int = 1, is_feed: bool = False) -> Iterator[Ours
         chain_file = write_chain_file(_chain(), stack.enter_context(working_folder()) / "bench.toml")
         with on_core(SERVER_CORE):
             engine = stack.enter_context(
-                RunningEngine(*LIMITS, *FEED_QUEUE, chain=str(chain_file), workers=workers, is_read=False)
+                RunningEngine(*LIMITS, *FEED_QUEUE, *flags, chain=str(chain_file), workers=workers, is_read=False)
             )
         load = stack.enter_context(_load(engine.enode))
         module = "tests.bench.feed_reader" if is_feed else "tests.bench.reader"
@@ -194,6 +204,17 @@ def ours(*topics: str, workers: int = 1, is_feed: bool = False) -> Iterator[Ours
         if folder is not None:
             stack.enter_context(profiled(side.processes, folder))
         yield side
+
+
+@contextmanager
+def in_fleet(*topics: str, servers: int) -> Iterator[InFleet]:
+    """Our engine with one worker, as the one host of a fleet on this many NATS servers, which run beside the load."""
+    with ExitStack() as stack:
+        with on_core(LOAD_CORE):
+            nats = stack.enter_context(Nats(servers))
+        flags = ("--cluster", nats.url, "--cluster-name", "bench", "--cluster-host", "host")
+        side = stack.enter_context(ours(*topics, flags=flags))
+        yield InFleet(side, [process.pid for process in nats.processes])
 
 
 @contextmanager

@@ -6,7 +6,7 @@
 //
 // Orders:
 //
-//	{"do":"open","count":n,"in_flight":n}      open so many sessions more
+//	{"do":"open","count":n,"in_flight":n}      open so many sessions more; answers with the time from auth to Status
 //	{"do":"leave","in_flight":n}               say goodbye on all, and wait until the server has closed them
 //	{"do":"hold","kind":k,"count":n,"size":n}  seal so many messages on each session, without sending them;
 //	                                           transactions of a size in bytes, announcements in hashes
@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -127,7 +128,16 @@ func (l *load) open(o *lines.Order) (lines.Facts, error) {
 		return nil, err
 	}
 	l.sessions = append(l.sessions, opened...)
-	return lines.Facts{"seconds": time.Since(began).Seconds()}, nil
+	took := make([]float64, o.Count)
+	for i, s := range opened {
+		took[i] = float64(s.took.Microseconds()) / 1000
+	}
+	slices.Sort(took)
+	return lines.Facts{
+		"seconds": time.Since(began).Seconds(),
+		"p50_ms":  took[len(took)/2],
+		"p99_ms":  took[len(took)*99/100],
+	}, nil
 }
 
 func (l *load) leave(o *lines.Order) (lines.Facts, error) {

@@ -76,6 +76,8 @@ type session struct {
 	ended   chan struct{}
 	// Why reading ended; valid once ended is closed.
 	err error
+	// From before the auth was sealed until the server's Status was read.
+	took time.Duration
 }
 
 // open connects with a key of its own and shakes hands until both Statuses
@@ -96,6 +98,7 @@ func open(target *enode.Node, c *chain.Chain) (*session, error) {
 		ended: make(chan struct{}),
 	}
 	conn.SetDeadline(time.Now().Add(establishTime))
+	began := time.Now()
 	s.wire = rlpx.NewConn(s.out, target.Pubkey())
 	if _, err := s.wire.Handshake(key); err != nil {
 		conn.Close()
@@ -110,6 +113,7 @@ func open(target *enode.Node, c *chain.Chain) (*session, error) {
 		conn.Close()
 		return nil, err
 	}
+	s.took = time.Since(began)
 	conn.SetDeadline(time.Time{})
 	go s.read()
 	return s, nil
