@@ -83,6 +83,9 @@ class Hosts:
         self.is_connected = True
         self._is_lost = False
         self._look_anew(now)
+        for other in self.others.values():
+            # A store that has lost its latest writes counts from an earlier revision again.
+            other.revision = 0
         self._next_at = now
         self.tick(now)
 

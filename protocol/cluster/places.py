@@ -46,6 +46,8 @@ class Kept(msgspec.Struct):
     shard: Shard = msgspec.field(default_factory=Shard)
     leased: int = 0
     mine: int = 0
+    # The revision at which the store had them.
+    mine_at: int = 0
     is_stale: bool = False
 
     def saw(self, revision: int, shard: Shard) -> None:
@@ -154,7 +156,7 @@ class Places:
         if not self._is_writing and not self._hosts.is_away and self._hosts.is_joined and now >= self._try_from:
             if self._unsure:
                 number = min(self._unsure)
-                self._write(number, self._kept[number].mine)
+                self._write(number, self._confirmable(number))
             elif self.wants:
                 self._lease(now)
             else:
@@ -221,6 +223,12 @@ class Places:
         share = self._limit // len(self._kept) + (number < self._limit % len(self._kept))
         return share - self._kept[number].leased
 
+    def _confirmable(self, number: int) -> int:
+        """The places of a shard that we count as ours, as far as nobody else has them by now."""
+        kept = self._kept[number]
+        written = kept.shard.places_of(self._hosts.me.host, self._hosts.me.epoch)
+        return min(kept.mine, written + max(0, self._free_in(number)))
+
     def _dead_in(self, number: int, now: float) -> tuple[str, Lease] | None:
         """A lease of a host that is gone. Such places are given out last: perhaps the host is only cut off."""
         for host, lease in self._kept[number].shard.leases.items():
@@ -246,7 +254,7 @@ class Places:
                 self._try_from = then + GIVE_SECONDS
                 self._end_write(then, is_conflict=False)
             elif answer.outcome is Outcome.DONE:
-                kept.mine = places
+                kept.mine, kept.mine_at = places, answer.revision
                 self._unsure.discard(number)
                 if answer.revision > kept.revision:
                     kept.saw(answer.revision, record)
@@ -294,17 +302,22 @@ class Places:
         self.decide(now)
 
     def _look(self, number: int, revision: int, value: bytes | None, *, is_final: bool) -> None:
-        """A shard as it is at this revision. If no write of ours can be under way, its word on our lease is final."""
+        """A shard as it is at this revision. If no write of ours can be under way, its word on our lease is final.
+
+        An older revision than that of our lease is of a replica that lags behind, or of a store that has lost its latest
+        writes. We keep what was confirmed and write it once more, which shows which of the two it is.
+        """
         kept = self._kept[number]
         kept.saw(revision, decode(Shard, value) or Shard())
         places = kept.shard.places_of(self._hosts.me.host, self._hosts.me.epoch)
         if is_final:
             self._unsure.discard(number)
-            kept.mine = places
+            kept.mine, kept.mine_at = places, revision
         elif kept.mine != places:
             # A write of ours settles which of the two holds.
             self._unsure.add(number)
-            kept.mine = min(kept.mine, places)
+            if revision > kept.mine_at:
+                kept.mine = min(kept.mine, places)
 
     def _recount(self, number: int) -> None:
         kept = self._kept[number]

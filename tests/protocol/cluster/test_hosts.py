@@ -230,6 +230,17 @@ def test_a_host_that_was_never_seen_is_dead_once_it_would_have_been_seen() -> No
     assert watch.hosts.is_dead("z", "z1", 15.0)
 
 
+def test_a_host_lives_on_in_a_store_that_counts_its_revisions_anew() -> None:
+    watch = Watch().joined()
+    watch.sees("b", 900, 0.1)
+    watch.hosts.on_disconnected()
+    watch.hosts.on_connected(10.0)
+    watch.sees("b", 3, 12.0)
+    watch.sees("b", 2, 13.0)
+    assert not watch.hosts.is_dead("b", "b1", 26.9)
+    assert watch.hosts.is_dead("b", "b1", 27.0)
+
+
 def test_hosts_long_gone_are_forgotten() -> None:
     watch = Watch().joined()
     watch.sees("b", 2, 0.1)

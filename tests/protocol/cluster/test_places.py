@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from rlpx.protocol.cluster.records import Fleet, Lease, Shard, shard_key
-from rlpx.protocol.cluster.steps import Answer, EndSession, Outcome, PlacesChanged, Put, Read
+from rlpx.protocol.cluster.records import Fleet, Lease, Shard, encode, shard_key
+from rlpx.protocol.cluster.steps import Admitted, Answer, EndSession, Outcome, PlacesChanged, Put, Read
 from tests.protocol.cluster.table import IN, OUT, Table
 
 SHARD = shard_key(IN, 0)
@@ -282,19 +282,52 @@ def test_after_a_return_each_lease_is_confirmed_and_a_lost_one_restored() -> Non
     assert leased(table) == 7
 
 
-def test_a_store_that_has_lost_its_latest_writes_is_believed_about_revisions() -> None:
-    table = Table().joined()
+def returned(table: Table, leases: bytes) -> None:
+    """The host has four places, three of them in use, and is back at a store that shows this shard in an older revision."""
     table.use(3, 0)
     table.settle()
+    assert leased(table) == 4
     table.disconnect()
-    table.keys[SHARD] = (1, b'{"leases":{"a":["a1",2]}}')
     table.connect()
-    table.member.on_seen(SHARD, 1, table.keys[SHARD][1], table.now)
+    table.member.on_seen(SHARD, 1, leases, table.now)
     table.collect()
-    assert leased(table) == 2
+    assert not table.member.places[IN].is_sure
+
+
+def test_a_store_that_has_lost_its_latest_writes_is_believed_about_revisions() -> None:
+    table = Table().joined()
+    returned(table, b'{"leases":{"a":["a1",2]}}')
+    table.keys[SHARD] = (1, b'{"leases":{"a":["a1",2]}}')
     table.settle()
     table.pass_time(2)
     assert leased(table) == 3
+
+
+def test_of_a_lost_lease_only_what_nobody_else_has_is_written_once_more() -> None:
+    table = Table().joined()
+    returned(table, b'{"leases":{"b":["b1",9]}}')
+    table.keys[SHARD] = (1, b'{"leases":{"b":["b1",9]}}')
+    table.lose(table.next(Put, "places"))
+    table.pass_time(2, answers=False)
+    assert table.next(Put, "places").value == encode(Shard({"b": Lease("b1", 9), "a": Lease("a1", 1)}))
+    table.settle()
+    assert leased(table) == 1
+
+
+def test_a_replica_that_lags_behind_takes_no_lease_away() -> None:
+    table = Table().joined()
+    returned(table, b'{"leases":{}}')
+    assert leased(table) == 4
+    # The store goes away again before it has been asked.
+    table.disconnect()
+    table.claim(1)
+    table.use(4, 0)
+    assert Admitted(1) in table.heard()
+    table.connect()
+    table.settle()
+    table.pass_time(2)
+    assert table.member.places[IN].is_sure
+    assert leased(table) == 4
 
 
 def test_a_conflict_that_shows_an_older_revision_settles_nothing() -> None:
