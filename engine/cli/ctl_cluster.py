@@ -88,10 +88,10 @@ async def _ask(asked: Asked) -> bool:
     async with Commander(servers, options["cluster_name"] or "rlpx") as commander:
         if asked.command == HOSTS:
             hosts = await commander.hosts()
-            counted = await commander.command("counts", {}, None, asked.seconds) if hosts else []
-            answers = {answer.host: answer for answer in counted}
+            asked_all = await commander.command("status", {}, None, asked.seconds) if hosts else []
+            answers = {answer.host: answer for answer in asked_all}
             _write_hosts(asked, hosts, answers)
-            return bool(hosts) and not any(answer.is_silent for answer in counted)
+            return bool(hosts) and not any(answer.is_silent for answer in asked_all)
         answers_of_all = await commander.command(asked.command, asked.parameters, options["host"], asked.seconds)
     if asked.is_json:
         hosts_json = {
@@ -115,17 +115,20 @@ async def _ask(asked: Asked) -> bool:
 
 
 def _write_hosts(asked: Asked, hosts: dict[str, Any], answers: dict[str, Any]) -> None:
-    """One line for each host: whether it answers, its active sessions, its free places, and those that it lacks."""
+    """One line for each host: whether it answers, its sessions and places, and its claims that are not settled."""
     rows = []
     for name, beat in hosts.items():
         answer = answers[name]
-        active = None if answer.result is None else answer.result["active"]
+        status = answer.result or {}
+        active, fleet = status.get("counts", {}).get("active", {}), status.get("fleet") or {}
         rows.append(
             {
                 "host": name,
                 "answers": not answer.is_silent,
-                "inbound": active and active["inbound"],
-                "outbound": active and active["outbound"],
+                "inbound": active.get("inbound"),
+                "outbound": active.get("outbound"),
+                "leased": {way: places["leased"] for way, places in fleet.get("places", {}).items()},
+                "unsettled": fleet.get("claims", {}).get("unsettled"),
                 "free": {str(way): count for way, count in beat.free.items()},
                 "wants": {str(way): count for way, count in beat.wants.items()},
                 "node": beat.node,
@@ -138,6 +141,7 @@ def _write_hosts(asked: Asked, hosts: dict[str, Any], answers: dict[str, Any]) -
     if not rows:
         sys.stdout.write("no hosts\n")
     for row in rows:
-        active = f"{shown(row['inbound'])} inbound, {shown(row['outbound'])} outbound"
-        state = active if row["answers"] else "no answer"
+        state = f"{shown(row['inbound'])} inbound, {shown(row['outbound'])} outbound; leased {shown(row['leased'])}"
+        state += f"; {row['unsettled']} claims unsettled" if row["unsettled"] else ""
+        state = state if row["answers"] else "no answer"
         sys.stdout.write(f"{row['host']}  {state}; free {shown(row['free'])}; node {row['node'][:16]}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import time
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from rich.cells import set_cell_size
@@ -163,6 +163,7 @@ def state_line(overview: Overview, *, now: float, width: int) -> Text:
         chain = status["chain"]["name"]
         text.append(f"rlpx-engine {status['version']}", "bold")
         text.append(f"  {chain}  up {duration(status['uptime_ms'] / 1000)}  node {status['node_id'][:16]}  ", SOFT)
+        _append_fleet(text, status.get("fleet"))
     age = overview.age_seconds(now=now)
     if overview.cause or (age is not None and overview.is_stale(now=now)):
         since = "" if age is None else f" for {duration(age)}"
@@ -173,6 +174,18 @@ def state_line(overview: Overview, *, now: float, width: int) -> Text:
         text.append("live", "bold green")
     text.truncate(width)
     return text
+
+
+def _append_fleet(text: Text, fleet: dict[str, Any] | None) -> None:
+    """The membership of a host; an engine alone has none."""
+    if fleet is None:
+        return
+    text.append(f"{fleet['host']} of {fleet['name']}, ", SOFT)
+    if fleet["state"] == "member":
+        text.append(f"{len(fleet['hosts'])} hosts  ", SOFT)
+    else:
+        away = f"NO NATS for {duration(fleet['away_ms'] / 1000)}" if fleet["state"] == "away" else "DOUBTFUL"
+        text.append(f"{away}  ", "bold red")
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:

@@ -63,7 +63,7 @@ class Spool:
 
     def __init__(self, path: Path, max_bytes: int = SPOOL_BYTES) -> None:
         self._path = path
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._read_at = 0
         with suppress(OSError):
             self._size = path.stat().st_size
@@ -73,10 +73,15 @@ class Spool:
     def __bool__(self) -> bool:
         return self._size > self._read_at
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of the file, which also has events that are published already, until all are."""
+        return self._size
+
     def append(self, life: Life) -> bool:
         """Keep an event; `False` if there is no room, or the file cannot be written."""
         line = msgspec.json.encode(life) + b"\n"
-        if self._size + len(line) > self._max_bytes:
+        if self._size + len(line) > self.max_bytes:
             return False
         try:
             with self._path.open("ab") as file:
@@ -114,7 +119,7 @@ class LifecycleStream:
         self._js = client.jetstream(timeout=_CALL_SECONDS)
         self._fleet = fleet
         self._prefix = f"rlpx.{fleet}.{host}."
-        self._spool = spool
+        self.spool = spool
         self._waiting: deque[Life] = deque()
         self._is_waiting = asyncio.Event()
         if spool:
@@ -127,6 +132,7 @@ class LifecycleStream:
         self._is_without_stream = False
         self._losses = 0
         self.lost_events = 0
+        self.published_events = 0
         self._task: asyncio.Task[None] | None = None
         # Set while everything is published.
         self._idle = asyncio.Event()
@@ -174,7 +180,12 @@ class LifecycleStream:
         if self._task is not None:
             self._task.cancel()
         for life in [*self._unconfirmed.values(), *self._waiting]:
-            self._spool.append(life)
+            self.spool.append(life)
+
+    @property
+    def waiting_events(self) -> int:
+        """The events in memory that are not confirmed yet."""
+        return len(self._waiting) + len(self._unconfirmed)
 
     # -- events -------------------------------------------------------------------------------------------------------------
 
@@ -185,9 +196,9 @@ class LifecycleStream:
             self._add(Life(f"{head.run}-{publisher}-{topic}-{ordinal}", topic, fields))
 
     def _add(self, life: Life) -> None:
-        if len(self._waiting) < MEMORY_EVENTS and not self._spool:
+        if len(self._waiting) < MEMORY_EVENTS and not self.spool:
             self._waiting.append(life)
-        elif not self._spool.append(life):
+        elif not self.spool.append(life):
             self._losses += 1
             self.lost_events += 1
         self._idle.clear()
@@ -197,7 +208,7 @@ class LifecycleStream:
         """The oldest events that wait: those in memory came before those in the file."""
         if self._waiting:
             return [self._waiting.popleft() for _ in range(min(GROUP_EVENTS, len(self._waiting)))]
-        return self._spool.take(GROUP_EVENTS) if self._spool else []
+        return self.spool.take(GROUP_EVENTS) if self.spool else []
 
     async def _publish(self) -> None:
         while True:
@@ -205,8 +216,8 @@ class LifecycleStream:
             self._is_waiting.clear()
             while group := self._next_group():
                 await self._publish_group(group)
-                if not self._waiting and not self._spool:
-                    self._spool.clear()
+                if not self._waiting and not self.spool:
+                    self.spool.clear()
                     await self._tell_losses()
             if not self._is_waiting.is_set():
                 self._idle.set()
@@ -239,7 +250,8 @@ class LifecycleStream:
 
     async def _on_confirmed(self, message: Msg) -> None:
         if message.data.startswith(b'{"stream"'):
-            self._unconfirmed.pop(int(message.subject.rpartition(".")[2]), None)
+            if self._unconfirmed.pop(int(message.subject.rpartition(".")[2]), None) is not None:
+                self.published_events += 1
             if not self._unconfirmed:
                 self._is_confirmed.set()
         elif not message.data:

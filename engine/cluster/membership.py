@@ -22,6 +22,7 @@ import structlog
 from nats.aio.client import Client
 
 from rlpx.engine.client.nats_servers import RETRY_SECONDS, NatsUnavailableError, Servers, connect
+from rlpx.engine.cluster.figures import Figures
 from rlpx.engine.cluster.kv import KvStore
 from rlpx.engine.cluster.lifecycle import LifecycleStream, Spool
 from rlpx.engine.cluster.service import CommandService
@@ -37,6 +38,8 @@ from rlpx.engine.settings.settings import Settings
 from rlpx.engine.verdicts import Verdicts
 from rlpx.protocol.bus import control
 from rlpx.protocol.bus.control import SessionId
+from rlpx.protocol.bus.metrics import FleetMetrics
+from rlpx.protocol.bus.results import FleetStatus
 from rlpx.protocol.cluster.hosts import Me
 from rlpx.protocol.cluster.member import Asked, Member, Setup
 from rlpx.protocol.cluster.records import FLEET, Fleet
@@ -48,6 +51,7 @@ from rlpx.protocol.cluster.steps import (
     Erase,
     Joined,
     NameTaken,
+    Outcome,
     PlacesChanged,
     Put,
     Read,
@@ -121,6 +125,7 @@ class ClusterMembership:
         }
         lets_in = settings.cluster_when_away == "open"
         self.member = Member(Setup(Me(host, epoch), limits, lets_in, node=parts.ledger.own_id.hex()))
+        self._figures = Figures(settings.cluster_name, self.member)
         self._servers = Servers.named(settings.cluster, settings.cluster_creds)
         self._loop = asyncio.get_running_loop()
         self.client: Client | None = None
@@ -177,8 +182,9 @@ class ClusterMembership:
         await _prepare(lambda: lives.start(self._parts.events, servers))
         self._service = CommandService(self.client, name, self.host, registry)
         await _prepare(self._service.start)
-        self._traffic = Traffic(self.client, name, self.host, self._parts.events)
-        await _prepare(self._traffic.start)
+        self._traffic = traffic = Traffic(self.client, name, self.host, self._parts.events)
+        await _prepare(traffic.start)
+        self._figures.lives, self._figures.traffic = lives, traffic
         registry.on_done = self._shared.on_done
         log.info("joined the fleet", fleet=name, host=self.host)
 
@@ -285,6 +291,7 @@ class ClusterMembership:
         if self._traffic is not None:
             self._traffic.tick()
         at = now()
+        self._figures.look(at)
         for way in Direction:
             if self._counter.turned_away.pop(way, 0):
                 self._hungry_until[way] = at + ELSEWHERE_SECONDS / 10
@@ -310,11 +317,13 @@ class ClusterMembership:
         """A session has a place here, and its peer is proved."""
         self._peers[session] = peer
         asked = Asked(direction, passes_limits)
+        self._figures.on_claim(session, now())
         self._act(lambda at: self.member.claim(session, peer, asked, since_us=time_ns() // 1000, now=at))
 
     def release(self, session: SessionId) -> None:
         """A session has ended."""
         if self._peers.pop(session, None) is not None:
+            self._figures.on_release(session)
             self._act(lambda at: self.member.release(session, at))
 
     def want_place(self) -> None:
@@ -335,10 +344,19 @@ class ClusterMembership:
         if limits:
             self._act(lambda _at: self.member.set_limits(limits))
 
+    def status(self) -> FleetStatus:
+        """The membership at a glance."""
+        return self._figures.status(now())
+
+    def metrics(self) -> FleetMetrics:
+        """The counters of the membership."""
+        return self._figures.metrics(now())
+
     # -- the store's answers ------------------------------------------------------------------------------------------------
 
     def on_answer(self, answer: Answer) -> None:
         """The store has answered a call."""
+        self._figures.lost_calls += answer.outcome is Outcome.LOST
         self._act(lambda at: self.member.on_answer(answer, at))
 
     def on_seen(self, key: str, revision: int, value: bytes | None) -> None:
@@ -387,16 +405,20 @@ class ClusterMembership:
         self._kv.send(call)
 
     def _on_admitted(self, step: Admitted) -> None:
+        self._figures.on_verdict(step.session, now())
         self._parts.verdicts.on_admitted(SessionId(step.session))
 
     def _on_refused(self, step: Refused) -> None:
         session = SessionId(step.session)
+        self._figures.on_verdict(session, now())
+        self._figures.refused_claims += 1
         self._note_elsewhere(session)
         self._parts.verdicts.on_refused(session, Refusal(step.reason, step.cause))
 
     def _on_end(self, step: EndSession) -> None:
         view = self._parts.ledger.views.get(SessionId(step.session))
         if view is not None:
+            self._figures.ended_sessions += 1
             self._parts.fleet.tell(view.worker, control.DisconnectSession(view.session, step.reason, step.cause))
 
     def _on_places(self, step: PlacesChanged) -> None:

@@ -53,7 +53,8 @@ class Traffic:
         # Until when each topic is wanted.
         self._wanted: dict[str, float] = {}
         self._waiting: deque[tuple[str, bytes]] = deque()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
+        self.sent_batches = self.sent_bytes = self.dropped_batches = 0
         self._is_waiting = asyncio.Event()
         self._last: zmtp.Wire = b""
         self._task: asyncio.Task[None] | None = None
@@ -105,10 +106,11 @@ class Traffic:
         self._last = wire
         _, head, body = zmtp.decode(wire)
         size = len(head) + 1 + len(body)
-        if size > self._client.max_payload or self._waiting_bytes + size > MAX_WAITING_BYTES:
+        if size > self._client.max_payload or self.waiting_bytes + size > MAX_WAITING_BYTES:
+            self.dropped_batches += 1
             return
         self._waiting.append((topic, b"%b\n%b" % (head, body)))
-        self._waiting_bytes += size
+        self.waiting_bytes += size
         self._is_waiting.set()
 
     async def _publish(self) -> None:
@@ -117,7 +119,13 @@ class Traffic:
             self._is_waiting.clear()
             while self._waiting:
                 topic, data = self._waiting.popleft()
-                self._waiting_bytes -= len(data)
-                if self._client.is_connected:
-                    with suppress(nats.errors.Error, OSError):
-                        await self._client.publish(self._subject + topic, data)
+                self.waiting_bytes -= len(data)
+                try:
+                    if not self._client.is_connected:
+                        raise nats.errors.ConnectionClosedError
+                    await self._client.publish(self._subject + topic, data)
+                except (nats.errors.Error, OSError):
+                    self.dropped_batches += 1
+                else:
+                    self.sent_batches += 1
+                    self.sent_bytes += len(data)

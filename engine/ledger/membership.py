@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from rlpx.protocol.bus.control import SessionId
+from rlpx.protocol.bus.metrics import FleetMetrics
+from rlpx.protocol.bus.results import FleetStatus
 from rlpx.protocol.lifecycle import Direction
 
 
@@ -26,3 +28,9 @@ class Membership(Protocol):
 
     def set_limits(self, limits: Mapping[Direction, int]) -> None:
         """Change the limits of active sessions of the whole fleet."""
+
+    def status(self) -> FleetStatus:
+        """The membership at a glance."""
+
+    def metrics(self) -> FleetMetrics:
+        """The counters of the membership."""

@@ -57,6 +57,7 @@ class MetricsCommands:
     def _engine(self) -> EngineMetrics:
         parts, tally = self._parts, self._tally
         static, next_s = parts.ledger.peers.states(now=monotonic())
+        membership = parts.ledger.membership
         return EngineMetrics(
             process=parts.process.use(),
             compiled=NATIVE is not None,
@@ -83,6 +84,7 @@ class MetricsCommands:
             commands=dict(tally.commands),
             loop_lag=tally.loop_lag,
             log_lines_lost=logs.lost_lines(),
+            fleet=None if membership is None else membership.metrics(),
         )
 
     def _worker(self, worker: WorkerProcess) -> WorkerMetrics:

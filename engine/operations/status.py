@@ -53,6 +53,7 @@ class StatusCommands:
         """Version, identity, chain, workers, counts and budgets."""
         parts = self._parts
         identity, head, queues = parts.node.identity, parts.node.head, parts.settings.queues
+        membership = parts.ledger.membership
         fork_id = parts.node.fork_id(time_ns() // 1_000_000_000)
         return results.StatusResult(
             version=identity.version,
@@ -95,6 +96,7 @@ class StatusCommands:
             log_lines_lost=logs.lost_lines(),
             workforce=self._workforce(),
             watch=None if parts.watch is None else _watch_status(parts.watch),
+            fleet=None if membership is None else membership.status(),
         )
 
     def _workforce(self) -> results.WorkforceStatus:

@@ -174,6 +174,52 @@ RULES: Final = [
         "Log lines are lost",
         "{{ $labels.instance }} could not write {{ $value | humanize }} lines of its log in an hour: is the disk full?",
     ),
+    Rule(
+        "RlpxFleetAway",
+        f"{select('rlpx_fleet_away_seconds')} > 60",
+        "0m",
+        "critical",
+        "A host does not reach NATS",
+        "{{ $labels.instance }} has had no answer from NATS for {{ $value | humanizeDuration }}. Its sessions go on, "
+        "within the places that it has leased. Are the servers up, and does JetStream have a quorum?",
+    ),
+    Rule(
+        "RlpxFleetHostMissing",
+        f"{select('rlpx_fleet_hosts')} < max_over_time({select('rlpx_fleet_hosts')}[1h]) "
+        f"and {select('rlpx_fleet_away_seconds')} == 0",
+        "1m",
+        "warning",
+        "A host of the fleet is missing",
+        "{{ $labels.instance }} sees {{ $value }} hosts, and has seen more within the last hour. If one was taken away on "
+        "purpose, the alert ends by itself; `rlpx-ctl --cluster ... hosts` lists those that are there.",
+    ),
+    Rule(
+        "RlpxFleetClaimsUnsettled",
+        f"{total('rlpx_fleet_claims', state='unsettled')} > 0 and on (instance) {select('rlpx_fleet_away_seconds')} == 0",
+        "5m",
+        "warning",
+        "Claims stay unsettled",
+        "{{ $value }} sessions of {{ $labels.instance }} were let in without a claim, and have none yet although NATS "
+        "answers. Another host may have the same peers.",
+    ),
+    Rule(
+        "RlpxFleetEventsWait",
+        f"{select('rlpx_queue_bytes', queue='fleet_events')} > 0",
+        "10m",
+        "warning",
+        "Events wait on disk",
+        "{{ $labels.instance }} has {{ $value | humanize1024 }}B of sessions' lives in a file, and cannot publish them. "
+        "When the file is full, events are lost.",
+    ),
+    Rule(
+        "RlpxFleetEventsDropped",
+        f"{increase('rlpx_fleet_events_dropped', WINDOW)} > 0",
+        "0m",
+        "warning",
+        "Events are lost to the fleet",
+        "{{ $labels.instance }} has dropped {{ $value | humanize }} events of sessions' lives in five minutes: NATS was "
+        "away for longer than its file could take them.",
+    ),
 ]
 
 

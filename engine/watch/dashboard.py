@@ -319,6 +319,68 @@ ROWS: Final[dict[str, list[Panel]]] = {
             ],
         ),
     ],
+    "Fleet": [
+        Panel(
+            "Members",
+            "Hosts as each one sees them, whether its own membership holds, and for how long it has not reached NATS.",
+            "none",
+            [
+                Query(_select("rlpx_fleet_hosts"), "{{instance}} sees"),
+                Query(_select("rlpx_fleet_member"), "{{instance}} is a member"),
+                Query(_select("rlpx_fleet_away_seconds"), "{{instance}} without NATS, seconds"),
+            ],
+        ),
+        Panel(
+            "Places",
+            "Leased by each host and used, and those that nobody has leased.",
+            "none",
+            [
+                Query(_total("rlpx_fleet_places_leased", "direction"), "{{instance}} {{direction}} leased"),
+                Query(_total("rlpx_fleet_places_used", "direction"), "{{instance}} {{direction}} used"),
+                Query(_total("rlpx_fleet_places_elsewhere", "direction"), "{{direction}} free, as {{instance}} sees"),
+            ],
+        ),
+        Panel(
+            "Claims",
+            "Peers that each host has claimed, and those whose claim is not settled.",
+            "none",
+            [Query(_total("rlpx_fleet_claims", "state"), "{{instance}} {{state}}")],
+        ),
+        Panel(
+            "Claim duration",
+            "From the claim of a peer to the verdict on its session.",
+            "s",
+            [Query(_quantile(share, "rlpx_fleet_claim_seconds"), f"{{{{instance}}}} {share:.0%}") for share in (0.5, 0.99)],
+        ),
+        Panel(
+            "Refused and lost",
+            "Sessions refused or ended for another host's, and calls that the store did not answer.",
+            "ops",
+            [
+                Query(_rate("rlpx_fleet_claims_refused"), "{{instance}} refused"),
+                Query(_rate("rlpx_fleet_sessions_ended"), "{{instance}} ended"),
+                Query(_rate("rlpx_fleet_lost_calls"), "{{instance}} lost calls"),
+            ],
+        ),
+        Panel(
+            "Events and traffic on NATS",
+            "Lives of sessions that are published, wait or are lost, and batches of messages for listeners.",
+            "ops",
+            [
+                Query(_rate("rlpx_fleet_events_published"), "{{instance}} events published"),
+                Query(_select("rlpx_fleet_events_waiting"), "{{instance}} events waiting"),
+                Query(_rate("rlpx_fleet_events_dropped"), "{{instance}} events dropped"),
+                Query(_rate("rlpx_fleet_traffic_batches"), "{{instance}} batches"),
+                Query(_rate("rlpx_fleet_traffic_dropped"), "{{instance}} batches dropped"),
+            ],
+        ),
+        Panel(
+            "Traffic on NATS",
+            "Bytes of peers' messages for listeners.",
+            "Bps",
+            [Query(_rate("rlpx_fleet_traffic_bytes"), "{{instance}}")],
+        ),
+    ],
 }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rlpx.engine.watch import peer_metrics, process_metrics, program_metrics
+from rlpx.engine.watch import fleet_metrics, peer_metrics, process_metrics, program_metrics
 from rlpx.engine.watch.metric import DECLARED, Metric
 
 # Each module declares its metrics when it is imported.
-MODULES = (process_metrics, peer_metrics, program_metrics)
+MODULES = (process_metrics, peer_metrics, program_metrics, fleet_metrics)
 METRICS: dict[str, Metric] = DECLARED

@@ -96,6 +96,7 @@ def _engine(overview: Overview, now: float) -> dict[str, Any]:
         "head",
         "memory_bytes",
         "log_lines_lost",
+        "fleet",
     )
     phases = overview.sessions.phases
     return {

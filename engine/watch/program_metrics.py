@@ -90,7 +90,8 @@ def _queues(figures: Figures, read: Callable[[QueueUse], int]) -> Iterator[Sampl
     result: MetricsResult | None = figures.result
     if result is None:
         return
-    for queue in result.engine.queues:
+    fleet = result.engine.fleet
+    for queue in [*result.engine.queues, *([] if fleet is None else fleet.queues)]:
         yield ("engine", queue.queue), float(read(queue))
     for worker in result.workers:
         for queue in worker.queues:

@@ -201,8 +201,55 @@ class DialCounts(Struct, frozen=True):
     next_s: float | None
 
 
+class PlacesCount(Struct, frozen=True):
+    """A fleet's places in one direction: leased to this host, used of those, and leased by no host."""
+
+    leased: int
+    used: int
+    elsewhere: int
+
+
+class ClaimsCount(Struct, frozen=True):
+    """The claims of this host: known to be in the fleet's store, of sessions that were let in without one, and asked for."""
+
+    held: int
+    unsettled: int
+    in_progress: int
+
+
+class FleetMetrics(Struct, frozen=True):
+    """What a host counts as a member of its fleet.
+
+    `is_member`: its heartbeats are confirmed, so that no other host gives it up. `away_s` is the time for which NATS has not
+    answered; 0 while it does. `hosts` counts the living ones, this one included. `claim_seconds` is from the claim of a
+    session to its verdict. `lost_calls` were not answered by the store in time. Events of sessions' lives wait in memory,
+    and beyond that in the queue `fleet_events`, which is a file. NATS did not take the `traffic_dropped` batches in time.
+    """
+
+    fleet: str
+    host: str
+    is_member: bool
+    away_s: float
+    hosts: int
+    places: dict[Direction, PlacesCount]
+    claims: ClaimsCount
+    claims_refused: int
+    sessions_ended: int
+    claim_seconds: Durations
+    lost_calls: int
+    events_published: int
+    events_waiting: int
+    events_dropped: int
+    traffic_batches: int
+    traffic_bytes: int
+    traffic_dropped: int
+    queues: list[QueueUse]
+
+
 class EngineMetrics(Struct, frozen=True):
-    """What the engine process counts. `loop_lag` is the lateness of its timer of one second."""
+    """What the engine process counts. `loop_lag` is the lateness of its timer of one second. `fleet` is null if this host is
+    not to be a member of one.
+    """
 
     process: ProcessUse
     compiled: bool
@@ -223,6 +270,7 @@ class EngineMetrics(Struct, frozen=True):
     commands: dict[str, int]
     loop_lag: Durations
     log_lines_lost: int
+    fleet: FleetMetrics | None = None
 
 
 class MetricsResult(Struct, frozen=True):

@@ -6,6 +6,7 @@ from typing import Generic, Literal, TypeVar
 
 from msgspec import Struct
 
+from rlpx.protocol.bus.metrics import ClaimsCount, PlacesCount
 from rlpx.protocol.errors import ErrorName
 from rlpx.protocol.lifecycle import Direction, EndedBy, Stage
 
@@ -260,12 +261,32 @@ class WatchStatus(Struct, frozen=True):
     last_end: str | None
 
 
+class FleetStatus(Struct, frozen=True):
+    """A host as a member of its fleet. `hosts` are those alive as it sees them, itself included.
+
+    `state`: `away` while NATS does not answer, for `away_ms` so far; `doubtful` while it answers, but other hosts may have
+    given this one up, so that it lets nobody in. `waiting_events` of sessions' lives are not in the fleet's stream yet,
+    nor are `spooled_bytes` of them in a file; `lost_events` did not fit there.
+    """
+
+    name: str
+    host: str
+    state: Literal["member", "doubtful", "away"]
+    away_ms: int | None
+    hosts: list[str]
+    places: dict[Direction, PlacesCount]
+    claims: ClaimsCount
+    waiting_events: int
+    spooled_bytes: int
+    lost_events: int
+
+
 class StatusResult(Struct, frozen=True):
     """The engine at a glance. `compiled`: whether the compiled code is in use, or its Python twin.
 
     `enode` is null if the engine does not listen; if `enode_is_guess`, its address was guessed from the interfaces.
-    `watch` is null if the engine does not run `rlpx-watch`. `log_lines_lost` counts log lines that could not be written, for
-    example to a full disk, or that no reader took in time.
+    `watch` is null if the engine does not run `rlpx-watch`, `fleet` if it is a host alone. `log_lines_lost` counts log lines
+    that could not be written, for example to a full disk, or that no reader took in time.
     """
 
     version: str
@@ -288,6 +309,7 @@ class StatusResult(Struct, frozen=True):
     log_lines_lost: int
     workforce: WorkforceStatus = WorkforceStatus()
     watch: WatchStatus | None = None
+    fleet: FleetStatus | None = None
 
 
 class SessionsResult(Struct, frozen=True):

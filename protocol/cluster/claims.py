@@ -9,7 +9,7 @@ Whoever replaces a claim of another host leaves that host a note first, so that 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from enum import Enum, auto
 from heapq import heappop, heappush
 from typing import Final
@@ -79,10 +79,9 @@ class Claims:
     def __len__(self) -> int:
         return len(self._held)
 
-    @property
-    def unsettled(self) -> int:
-        """The claims that have sessions but are not known to be in the store."""
-        return sum(held.state is State.LOOSE for held in self._held.values())
+    def states(self) -> Counter[State]:
+        """The number of claims by their state. Those that are `LOOSE` have sessions, but are not in the store."""
+        return Counter(held.state for held in self._held.values())
 
     @property
     def is_settled(self) -> bool:

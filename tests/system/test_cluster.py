@@ -232,6 +232,7 @@ def test_commands_go_to_the_host_that_has_it_or_to_all() -> None:
         eventually(lambda: second.counts()[2] == 1, "a session at host b")
         hosts = ctl_json(nats, "hosts")
         assert [(row["host"], row["answers"], row["inbound"]) for row in hosts] == [("a", True, 0), ("b", True, 1)]
+        assert (hosts[1]["leased"]["inbound"] >= 1, hosts[1]["unsettled"]) == (True, 0)
         session = second.call("sessions")["sessions"][0]["session"]
         assert list(ctl_json(nats, "session", str(session))["hosts"]) == ["b"]
         assert ctl(nats, "session", "99") == (1, "rlpx-ctl: no_such_session: no host has a session 99\n")

@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.pair import DEV
+from tests.system.cluster_fleet import Nats, member
 from tests.system.harness import IMPORT_PATH, PATIENCE_SECONDS, RunningEngine, eventually
 from tests.system.peers import Peer
 from tests.system.watching import DESK, Looking, RunningWatch, opened_browser
@@ -80,6 +81,23 @@ def test_it_loads_and_follows_sessions_as_they_come_and_go(
         # Every chart says in words what it shows.
         label = page.locator("svg.chart").first.get_attribute("aria-label") or ""
         assert re.match(r"Sessions over time: inbound \d+, outbound 0", label), label
+
+
+def test_a_host_of_a_fleet_shows_its_membership_and_an_engine_alone_nothing(browser: Browser, watch: RunningWatch) -> None:
+    with Looking(browser, watch.address) as looking:
+        expect(looking.page.locator("#state-text")).to_have_text("Live")
+        expect(looking.page.locator(".card", has_text="Fleet of hosts")).to_be_hidden()
+    with (
+        Nats() as nats,
+        member(nats, "a") as engine,
+        RunningWatch(engine.run_dir) as fleet_watch,
+        Looking(browser, fleet_watch.address) as looking,
+    ):
+        card = looking.page.locator(".card", has_text="Fleet of hosts")
+        expect(card).to_contain_text("Host a of test: 1 hosts are there: a")
+        expect(card).to_contain_text("0 of 0 leased places used")
+        nats.kill(0)
+        expect(card.locator(".bad")).to_contain_text("NATS has not answered for")
 
 
 def test_a_hostile_name_is_a_text_everywhere(browser: Browser, engine: RunningEngine, watch: RunningWatch) -> None:

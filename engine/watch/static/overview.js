@@ -8,6 +8,7 @@ import * as format from "./format.js";
 const SHOWN_KINDS = 12;
 const SHOWN_CLIENTS = 12;
 const SHOWN_ENDS = 12;
+const SHOWN_HOSTS = 12;
 
 /** A card with a heading. */
 export function card(title, style, ...children) {
@@ -114,6 +115,10 @@ export class Overview {
     this.ends = table("The last ends", [["Time", ""], ["Session", "num"], ["Client", ""], ["Address", "low"], ["Ended", ""], ["Cause", "wide"]], "stack");
     this.endsEmpty = empty("No session has ended yet.");
     this.notices = h("ul", { class: "notices" });
+    this.membership = h("p", { class: "figures" });
+    this.places = h("p");
+    this.unpublished = h("p", { class: "note" });
+    this.fleet = card("Fleet of hosts", "full", this.membership, this.places, this.unpublished);
     this.limits = h("button", { type: "button", class: "small", onclick: openLimits, hidden: true }, "Change limits");
     this.element = this.layout();
   }
@@ -141,6 +146,7 @@ export class Overview {
         h("div", { class: "column" }, card("Clients", "", this.clients, this.clientsEmpty, this.shared), card("Notices", "grow", this.notices)),
         card("Handshakes", "half", this.latencies, this.histogram.element, this.failed, this.lines.handshakes.element),
         card("Ends in the last ten minutes", "half", this.reasons, this.reasonsEmpty, this.lines.churn.element),
+        this.fleet,
         card("Workers", "full", h("div", { class: "scroll" }, this.workers.element)),
         card("Last ends", "full", h("div", { class: "scroll" }, this.ends.element), this.endsEmpty, h("p", {}, h("a", { href: "#/ends" }, "All recent ends"))),
       ),
@@ -165,6 +171,7 @@ export class Overview {
     this.showClients(state);
     this.showHandshakes(state.handshakes);
     this.showReasons(state.reasons);
+    this.showFleet(state.engine.fleet);
     this.showWorkers(state.workers);
     const ends = state.ends.slice(0, SHOWN_ENDS);
     keyed(this.ends.body, ends, (end) => `${end.time_us} ${end.session} ${end.remote}`, endRow);
@@ -244,6 +251,30 @@ export class Overview {
 
   showWorkers(workers) {
     keyed(this.workers.body, workers, (worker) => worker.worker, workerRow);
+  }
+
+  /** An engine alone has no fleet. */
+  showFleet(fleet) {
+    this.fleet.hidden = !fleet;
+    if (!fleet) return;
+    const { claims } = fleet;
+    const names = fleet.hosts.slice(0, SHOWN_HOSTS);
+    if (names.length < fleet.hosts.length) names.push("…");
+    const hosts = `${format.count(fleet.hosts.length)} hosts are there: ${names.join(", ")}`;
+    const states = {
+      member: hosts,
+      doubtful: "other hosts may have given this one up, so it lets nobody in",
+      away: `NATS has not answered for ${format.duration(fleet.away_ms / 1000)}`,
+    };
+    setText(this.membership, `Host ${fleet.host} of ${fleet.name}: ${states[fleet.state]}`);
+    this.membership.classList.toggle("bad", fleet.state !== "member");
+    const places = Object.entries(fleet.places).map(
+      ([way, { leased, used, elsewhere }]) => `${way}: ${format.count(used)} of ${format.count(leased)} leased places used, ${format.count(elsewhere)} are nobody's`,
+    );
+    const pending = `claims: ${format.count(claims.held)} held, ${format.count(claims.in_progress)} in progress, ${format.count(claims.unsettled)} unsettled`;
+    setText(this.places, [...places, pending].join(" · "));
+    const waits = `${format.count(fleet.waiting_events)} events and ${format.bytes(fleet.spooled_bytes)} on disk wait to be published`;
+    setText(this.unpublished, fleet.lost_events ? `${waits}, ${format.count(fleet.lost_events)} are lost` : waits);
   }
 
   showNotices({ notices, counts }) {

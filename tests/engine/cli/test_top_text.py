@@ -12,9 +12,11 @@ from rlpx.engine.cli.top_text import (
     rate,
     session_line,
     sparkline,
+    state_line,
     volume,
     worker_lines,
 )
+from rlpx.engine.overview.overview import Overview
 from rlpx.engine.overview.sessions import SessionTable
 from rlpx.engine.overview.workers import Workers
 from tests.engine.overview.objects import session_object, status
@@ -64,3 +66,18 @@ def test_workers_that_do_not_fit_are_counted() -> None:
     assert len(lines) == 5
     assert lines[-1] == "… and 7 more"
     assert isinstance(worker_lines([], 3), Text)
+
+
+def test_a_host_of_a_fleet_says_whether_it_is_a_member() -> None:
+    def line(**fields: object) -> str:
+        overview = Overview()
+        fleet = {"name": "monitors", "host": "a", "state": "member", "hosts": ["a", "b"], "away_ms": None, **fields}
+        overview.take_status(status(fleet=fleet), now=1.0)
+        return state_line(overview, now=1.0, width=200).plain
+
+    assert "a of monitors, 2 hosts" in line()
+    assert "a of monitors, NO NATS for 1 min 5 s" in line(state="away", away_ms=65_000)
+    assert "a of monitors, DOUBTFUL" in line(state="doubtful")
+    overview = Overview()
+    overview.take_status(status(), now=1.0)
+    assert " of " not in state_line(overview, now=1.0, width=200).plain

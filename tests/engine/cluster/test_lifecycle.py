@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
+from nats.aio.client import Client
 
-from rlpx.engine.cluster.lifecycle import Life, Spool
+from rlpx.engine.cluster.lifecycle import MEMORY_EVENTS, Life, LifecycleStream, Spool
+from rlpx.protocol.bus import zmtp
 
 
 def life(number: int) -> Life:
@@ -46,3 +51,27 @@ def test_a_file_that_has_gone_is_empty(tmp_path: Path) -> None:
     path.unlink()
     assert spool.take(9) == []
     assert not spool
+
+
+async def test_what_fits_neither_into_memory_nor_into_the_file_is_counted(tmp_path: Path) -> None:
+    class Away(Client):
+        """A connection that has not been made yet."""
+
+        async def subscribe(self, *_arguments: Any, **_options: Any) -> Any:
+            return None
+
+    listeners: dict[bytes, Callable[[str, bytes], None]] = {}
+    stream = LifecycleStream(Away(), "test", "a", Spool(tmp_path / "spool", max_bytes=200))
+    stream._js = SimpleNamespace(stream_info=_found)  # type: ignore[assignment]  # noqa: SLF001 - no server answers here
+    await stream.start(SimpleNamespace(listen=listeners.__setitem__), 1)  # type: ignore[arg-type]  # all that it asks of the hub
+    events = ",".join(f'{{"session":{number}}}' for number in range(MEMORY_EVENTS + 10))
+    head = f'{{"run":"run","worker":0,"first":1,"events":[{events}]}}'
+    listeners[b"session.closed"]("session.closed", zmtp.encode([b"session.closed", head.encode(), b""]))
+    assert stream.waiting_events == MEMORY_EVENTS
+    assert 0 < stream.spool.size_bytes <= 200
+    assert 0 < stream.lost_events < 10
+    await stream.close(0.0)
+
+
+async def _found(_name: str) -> None:
+    """There is such a stream."""

@@ -73,8 +73,20 @@ def test_figures_are_those_of_the_engine_and_of_all_workers() -> None:
     assert value(found, "rlpx_queue_limit_bytes", process="worker-0", queue="progress") == 1000
     assert value(found, "rlpx_handshake_failures_total", direction="outbound", stage="connect", ended_by="network") == 2
     assert value(found, "rlpx_reader_events_missed_total", reader="local") == 3
+    assert value(found, "rlpx_fleet_info", fleet="monitors", host="a") == 1
+    assert value(found, "rlpx_fleet_places_leased", direction="outbound") == 128
+    assert value(found, "rlpx_fleet_claims", state="unsettled") == 1
+    assert value(found, "rlpx_fleet_claim_seconds_count") == 2
+    assert value(found, "rlpx_queue_bytes", process="engine", queue="fleet_events") == 100
     assert value(found, "rlpx_loop_lag_seconds_count", loop="workers") == 4
     assert value(found, "rlpx_loop_lag_seconds_sum", loop="workers") == pytest.approx(0.121)
+
+
+def test_an_engine_alone_has_no_metric_of_a_fleet() -> None:
+    result = metrics_sample.METRICS
+    alone = replace(FIGURES, result=replace(result, engine=replace(result.engine, fleet=None)))
+    found = families(alone)
+    assert {name for name in METRICS if name not in found} == {name for name in METRICS if name.startswith("rlpx_fleet")}
 
 
 def test_buckets_of_histograms_are_cumulative_and_end_with_all() -> None:

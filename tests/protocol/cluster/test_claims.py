@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from rlpx.protocol.cluster.claims import State
 from rlpx.protocol.cluster.records import Claim, Lease, Note, Shard, decode, note_key, peer_key, shard_key
 from rlpx.protocol.cluster.steps import Admitted, Answer, EndSession, Erase, Outcome, Put, Read, Refused
 from rlpx.protocol.errors import DisconnectReason
@@ -158,10 +159,10 @@ def test_a_claim_without_answer_is_let_in_and_settled_later() -> None:
     late = table.next(Put)
     table.lose(late)
     assert table.heard() == [Admitted(1)]
-    assert table.member.claims.unsettled == 1
+    assert table.member.claims.states() == {State.LOOSE: 1}
     assert not is_settled(table)
     table.pass_time(2)
-    assert table.member.claims.unsettled == 0
+    assert table.member.claims.states() == {State.HELD: 1}
     assert table.member.claims.holds(PEER)
     assert not table.member.claims.holds(OTHER)
     assert is_settled(table)
