@@ -26,7 +26,8 @@ from rlpx.protocol.errors import DisconnectReason
 REVIEW_CLAIMS: Final = 256
 # A lost call is repeated after this time.
 RETRY_SECONDS: Final = 1.0
-# A note is written before the claim is replaced, so its reader looks once at once, and once when that must be over.
+# A note is written before the claim is replaced, so its reader looks when that is probably over, and when it must be.
+NOTED_SECONDS: Final = 1.0
 RECHECK_SECONDS: Final = 5.0
 # A note that nobody has read is of no use after this time: its host is gone, or has looked at all its claims anew.
 NOTE_SECONDS: Final = 600.0
@@ -44,6 +45,7 @@ class Held(msgspec.Struct):
     """The claim of one peer, and its sessions here, which are two if they cross. `unanswered` ones await their verdict.
 
     A write of it is `may_be_late` if it was lost: it may be done even later, unless another write comes before it.
+    It `is_doubtful` after an outage or a note until the store has been asked: another host may have it now.
     """
 
     peer: bytes
@@ -54,7 +56,13 @@ class Held(msgspec.Struct):
     sessions: list[int] = msgspec.field(default_factory=list)
     unanswered: list[int] = msgspec.field(default_factory=list)
     may_be_late: bool = False
+    is_doubtful: bool = False
     is_busy: bool = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a session has been admitted."""
+        return len(self.unanswered) < len(self.sessions)
 
 
 class Claims:
@@ -71,7 +79,7 @@ class Claims:
         self._to_review: deque[bytes] = deque()
         self._reviewing = 0
         self._later: list[tuple[float, bytes]] = []
-        # Sessions that are claimed, but whose host has to make sure of itself first.
+        # Sessions that are claimed, but whose host has to make sure of itself or of the claim first.
         self._gated: deque[Held] = deque()
         # Whether our host has a place for each of its sessions, and is sure of them or has nobody to ask.
         self.is_open = False
@@ -91,7 +99,7 @@ class Claims:
     def holds(self, peer: bytes) -> bool:
         """Whether the store has our claim of this peer, as far as we know."""
         held = self._held.get(peer)
-        return held is not None and held.state is State.HELD and not held.is_busy
+        return held is not None and held.state is State.HELD and not held.is_busy and not held.is_doubtful
 
     # -- sessions -----------------------------------------------------------------------------------------------------------
 
@@ -130,15 +138,19 @@ class Claims:
     def on_note(self, key: str, revision: int, peer: bytes, now: float) -> None:
         """Another host replaces our claim of this peer."""
         self._store.erase(key, revision, lambda _answer, _now: None)
-        if peer in self._held:
-            self._to_review.append(peer)
-            heappush(self._later, (now + RECHECK_SECONDS, peer))
+        held = self._held.get(peer)
+        if held is not None:
+            held.is_doubtful = True
+            for wait_s in (NOTED_SECONDS, RECHECK_SECONDS):
+                heappush(self._later, (now + wait_s, peer))
 
     # -- the store ----------------------------------------------------------------------------------------------------------
 
     def on_return(self) -> None:
         """The store has been away, or this host has: look at every claim again."""
         self._to_review.extend(self._held)
+        for held in self._held.values():
+            held.is_doubtful = True
 
     def tick(self, now: float) -> None:
         """Go on with what waits."""
@@ -149,7 +161,7 @@ class Claims:
             while self._to_review and self._reviewing < REVIEW_CLAIMS:
                 self._review(self._to_review.popleft(), now)
         for _ in range(len(self._gated)):
-            self._admit(self._gated.popleft())
+            self._admit_gated(self._gated.popleft())
 
     def _put(self, held: Held, expected: int) -> None:
         me = self._hosts.me
@@ -170,7 +182,7 @@ class Claims:
 
     def _on_ours(self, held: Held, revision: int, now: float) -> None:
         """The store has our claim, and no earlier write of it can be done any more."""
-        held.state, held.revision, held.may_be_late = State.HELD, revision, False
+        held.state, held.revision, held.may_be_late, held.is_doubtful = State.HELD, revision, False, False
         self._admit(held)
         self._drop(held, now)
 
@@ -253,7 +265,7 @@ class Claims:
         """A host that lives has a session with the peer. Ours is refused if it has not begun; else the older one stays."""
         cause = f"the peer has session {claim.session} at host {claim.host} already"
         ours = Claim(self._hosts.me.host, self._hosts.me.epoch, held.session, held.since_us)
-        if held.state is not State.ASKING and ours.is_older(claim):
+        if held.has_begun and ours.is_older(claim):
             self._replace(held, claim, revision)
             return
         # The store has another's claim, not ours.
@@ -282,14 +294,22 @@ class Claims:
         self._drop(held, now)
 
     def _admit(self, held: Held) -> None:
-        """Admit the sessions of a claim that is ours, or let in without one, once our host is sure of itself."""
+        """Admit the sessions of a claim that is ours, or let in without one, once our host is sure of itself and of it."""
         if not held.unanswered:
             return
-        if not self.is_open:
+        if not self.is_open or (held.is_doubtful and not (self._hosts.is_away and self._lets_in)):
             self._gated.append(held)
             return
         admitted, held.unanswered = held.unanswered, []
         self._steps.extend(map(Admitted, admitted))
+
+    def _admit_gated(self, held: Held) -> None:
+        """Admit sessions that have waited, unless the store is being asked about their peer, or will be."""
+        is_ours = held.state is State.HELD or (held.state is State.LOOSE and self._hosts.is_away)
+        if is_ours and not held.is_busy:
+            self._admit(held)
+        elif held.unanswered:
+            self._gated.append(held)
 
     # -- ends ---------------------------------------------------------------------------------------------------------------
 
@@ -348,6 +368,7 @@ class Claims:
             held.is_busy = False
             if answer.outcome is Outcome.LOST:
                 self._again(held, then)
+                self._on_silence(held, then)
             else:
                 self._on_found(held, answer, then)
 

@@ -104,8 +104,6 @@ class Member:
             self.places[shard[0]].on_seen(shard[1], revision, value, now)
         elif peer is not None and value is not None:
             self.claims.on_note(key, revision, peer, now)
-            self._open(now)
-            self.claims.tick(now)
         elif key == FLEET and (revision > self._fleet_revision or self._is_fleet_stale):
             self._on_fleet(revision, value, now)
 

@@ -15,7 +15,7 @@ import msgspec
 
 from rlpx.protocol.cluster.hosts import Me, Timing
 from rlpx.protocol.cluster.member import Asked, Member, Setup
-from rlpx.protocol.cluster.records import Claim, Shard, decode, host_key, peer_key, shard_key
+from rlpx.protocol.cluster.records import Claim, Note, Shard, decode, host_key, note_key, peer_key, shard_key
 from rlpx.protocol.cluster.steps import (
     Admitted,
     Answer,
@@ -62,10 +62,18 @@ class Session(msgspec.Struct):
     number: int
     peer: bytes
     direction: Direction
+    began_at: float
     is_placed: bool = False
     is_active: bool = False
-    # Whether it was let in without a claim. Such a session is settled when the store is back.
-    is_loose: bool = False
+    # Whether the store has not answered a call about its peer: it may be let in without a claim, and is settled later.
+    is_unanswered: bool = False
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """When a note was written last, and by which host."""
+
+    at: float
+    sender: str
 
 
 class BrokenError(AssertionError):
@@ -81,6 +89,7 @@ class Kv:
         self.keys: dict[str, tuple[int, bytes]] = {}
         # Erased keys leave a marker, so that a write which expects the key to be missing and comes late is refused.
         self.markers: set[str] = set()
+        self.notes: dict[str, Noted] = {}
         self.writes: Counter[str] = Counter()
         self.is_away = False
 
@@ -98,6 +107,8 @@ class Kv:
             self._publish(call.key, self.sequence, None)
         else:
             self.keys[call.key] = self.sequence, call.value
+            if call.key.startswith("note."):
+                self.notes[call.key] = Noted(self._world.now, msgspec.json.decode(call.value, type=Note).sender)
             self._publish(call.key, self.sequence, call.value)
             if call.ttl_s is not None:
                 self._world.at(call.ttl_s, lambda key=call.key, revision=self.sequence: self._expire(key, revision))  # type: ignore[misc]
@@ -234,7 +245,7 @@ class Host:
     def send(self, call: Put | Erase | Read) -> None:
         world, start = self.world, self.starts
         self.open_calls[call.call] = call
-        self.later(CALL_SECONDS, lambda: self.answered(Answer(call.call, Outcome.LOST)))
+        self.later(CALL_SECONDS, lambda: self.lost(call))
         if self.is_cut or world.kv.is_away or world.loses():
             if not self.is_cut and world.random.random() < 0.3:
                 # Not lost, but very late: it is done long after the host has given up.
@@ -255,6 +266,14 @@ class Host:
         if self.open_calls.pop(answer.call, None) is not None:
             self.member.on_answer(answer, self.now)
 
+    def lost(self, call: Put | Erase | Read) -> None:
+        """A call had no answer for too long."""
+        if call.call in self.open_calls:
+            peer = bytes.fromhex(call.key.rpartition(".")[2]) if call.key.startswith(("peer.", "note.")) else b""
+            if peer in self.by_peer:
+                self.sessions[self.by_peer[peer]].is_unanswered = True
+            self.answered(Answer(call.call, Outcome.LOST))
+
     def watch(self, key: str, revision: int, value: bytes | None) -> None:
         """A change reaches the host after a while, in order; or never while it is cut off, until it connects again."""
         if self.is_cut or not self.is_up:
@@ -268,7 +287,7 @@ class Host:
         if not self.is_up or not self.is_joined or peer in self.by_peer:
             return
         self.last_session += 1
-        session = Session(self.last_session, peer, direction)
+        session = Session(self.last_session, peer, direction, self.world.now)
         self.sessions[session.number] = session
         self.by_peer[peer] = session.number
         self.world.holders.setdefault(peer, []).append(self)
@@ -305,7 +324,6 @@ class Host:
             return
         self.world.check_admitted(self, session)
         session.is_active = True
-        session.is_loose = not self.member.claims.holds(session.peer)
         self.world.admitted += 1
         stay_s = self.world.random.expovariate(1 / self.world.plan.stay_s)
         self.later(stay_s, lambda: self.end(number) if self.world.is_busy else None)
@@ -392,9 +410,18 @@ class World:
         self.run(plan.seconds + plan.settle_s / 2)
         self.is_busy = False
         self.run(plan.seconds + plan.settle_s)
+        self._await_answers()
         self.check_settled()
         if plan.fills:
             self._fill(self.random.choice(self.hosts))
+
+    def _await_answers(self) -> None:
+        """Go on until nothing but heartbeats is under way: a write that is done but not answered makes two truths."""
+        end = self.now + 2 * CALL_SECONDS
+        while any(call.key != host_key(host.name) for host in self.hosts for call in host.open_calls.values()):
+            if self.now >= end:
+                raise BrokenError("hosts go on writing although nothing happens")
+            self.run(self.now + 0.01)
 
     def churn(self) -> None:
         """Peers come and go at every host."""
@@ -478,29 +505,39 @@ class World:
             raise BrokenError(f"{counted} places of {self.plan.limit} are leased at {self.now:.3f}")
 
     def check_admitted(self, host: Host, session: Session) -> None:
-        """A session begins only with a place and if no other host has one with its peer, as far as can be known."""
+        """A session begins only with a place, in a host that nobody has given up, and with the only claim of its peer.
+
+        If its host knows that the store is away, or had no answer about this peer, the session may begin without a claim.
+        """
         if host.used[session.direction] > host.leased[session.direction] and host.is_certain:
             raise BrokenError(f"{host.name} admits session {session.number} without a place at {self.now:.3f}")
         hosts = host.member.hosts
-        if not hosts.is_away and not hosts.is_firm(host.now):
+        if hosts.is_away and (self.plan.lets_in or host.member.claims.holds(session.peer)):
+            return
+        if not hosts.is_firm(host.now):
             raise BrokenError(
                 f"{host.name} admits session {session.number} although it may have been given up at {self.now:.3f}"
             )
-        if hosts.is_away:
+        claim = decode(Claim, self.kv.keys.get(peer_key(session.peer), (0, None))[1])
+        if claim is None or (claim.host, claim.epoch) != (host.name, host.member.setup.me.epoch):
+            if not (session.is_unanswered and self.plan.lets_in) and self._noted(host, session) is None:
+                raise BrokenError(f"{host.name} admits session {session.number} without a claim at {self.now:.3f}")
             return
         for other in self.holders.get(session.peer, ()):
-            number = other.by_peer[session.peer]
-            if other is host or not other.sessions[number].is_active:
+            theirs = other.sessions[other.by_peer[session.peer]]
+            # A host that is stopped or cut off has not read yet that it has lost the peer.
+            is_reached = other.is_certain and not other.is_stopped and not other.is_cut
+            if other is host or not theirs.is_active or not is_reached or not other.member.claims.holds(session.peer):
                 continue
-            claim = decode(Claim, self.kv.keys.get(peer_key(session.peer), (0, None))[1])
-            if claim is None or claim.host != host.name:
-                # An older session that was let in during an outage is taking the peer back at this moment.
-                continue
-            # A host that is stopped or cut off has not read yet that an older session takes its peer back.
-            is_sure = other.is_certain and not other.is_stopped and not other.is_cut
-            is_sure = is_sure and other.member.claims.is_settled and not other.sessions[number].is_loose
-            if is_sure and other.member.claims.holds(session.peer) and host.member.claims.holds(session.peer):
+            # An older session that was let in may have taken the peer from theirs. This one, which is new, may not.
+            note = self._noted(other, theirs)
+            if note is None or (note.at >= session.began_at and note.sender == host.name):
                 raise BrokenError(f"{host.name} and {other.name} have the same peer at {self.now:.3f}")
+
+    def _noted(self, host: Host, session: Session) -> Noted | None:
+        """The note that another host takes the peer of this session."""
+        note = self.kv.notes.get(note_key(host.name, session.peer))
+        return note if note is not None and note.at >= session.began_at else None
 
     def check_settled(self) -> None:
         """After quiet: one session per peer, no more than the limit, and a store that says exactly what is so."""
@@ -515,8 +552,6 @@ class World:
     def _check_sessions(self) -> dict[bytes, str]:
         owners: dict[bytes, str] = {}
         for host in self.hosts:
-            if host.open_calls and self.now - 3 > self.plan.seconds + self.plan.settle_s:
-                raise BrokenError(f"{host.name} has calls open: {host.open_calls}")
             for session in host.sessions.values():
                 if not session.is_active:
                     raise BrokenError(f"{host.name} session {session.number} never had a verdict")

@@ -253,16 +253,33 @@ def note(table: Table) -> None:
     table.see(note_key("a", PEER), Note("b"))
 
 
-def test_a_note_makes_a_host_look_at_its_claim_at_once_and_again_later() -> None:
+def look(table: Table) -> None:
+    """A note makes us ask the store about our claim; nobody has answered yet."""
+    note(table)
+    table.pass_time(1, answers=False)
+
+
+def test_a_note_makes_a_host_look_at_its_claim_after_a_moment() -> None:
     table = own(Table().joined())
     note(table)
     table.settle()
+    assert note_key("a", PEER) not in table.keys
     assert table.heard() == []
     table.beat()
     table.claimed_by(since_us=5)
-    table.pass_time(6)
+    table.pass_time(1)
     assert table.heard() == [EndSession(1, DUPLICATE, "the peer has session 7 at host b already")]
-    assert note_key("a", PEER) not in table.keys
+
+
+def test_a_note_that_comes_long_before_its_claim_makes_a_host_look_again() -> None:
+    table = own(Table().joined())
+    table.beat()
+    note(table)
+    table.pass_time(2)
+    assert table.heard() == []
+    table.claimed_by(since_us=5)
+    table.pass_time(4)
+    assert table.heard() == [EndSession(1, DUPLICATE, "the peer has session 7 at host b already")]
 
 
 def test_a_note_about_a_peer_that_we_have_not_is_erased() -> None:
@@ -283,6 +300,65 @@ def test_nobody_is_admitted_before_the_host_is_sure_of_itself() -> None:
     table.pass_time(1)
     table.pass_time(1)
     assert Admitted(1) in table.heard()
+
+
+def test_a_session_that_has_not_begun_takes_no_peer_from_another_host_however_old_it_is() -> None:
+    table = Table().joined()
+    table.use(1)
+    table.disconnect()
+    # The host has no place for it, so it does not begin at once.
+    table.claim(1, since_us=3)
+    table.claimed_by(since_us=5)
+    table.connect()
+    table.beat()
+    table.pass_time(2)
+    refused = Refused(1, DUPLICATE, "the peer has session 7 at host b already")
+    assert [step for step in table.heard() if isinstance(step, Admitted | Refused | EndSession)] == [refused]
+
+
+def test_a_peer_that_comes_again_while_its_claim_is_erased_is_not_admitted_with_those_that_waited() -> None:
+    table = Table().joined()
+    table.now += 30.0
+    table.claim(1)
+    table.answer(table.next(Put, "peer"))
+    table.release(1)
+    erase = table.next(Erase, "peer")
+    table.claim(2)
+    table.calls.remove(erase)
+    table.pass_time(3)
+    assert not [step for step in table.heard() if isinstance(step, Admitted)]
+    table.calls.append(erase)
+    # Another host is faster.
+    table.carry_out(erase)
+    table.beat()
+    table.claimed_by()
+    table.reply(erase, Answer(erase.call, Outcome.DONE, table.revision))
+    table.settle()
+    refused = Refused(2, DUPLICATE, "the peer has session 7 at host b already")
+    assert [step for step in table.heard() if isinstance(step, Admitted | Refused)] == [refused]
+
+
+def test_after_an_outage_a_claim_is_looked_at_before_another_session_of_its_peer_begins() -> None:
+    table = own(Table().joined())
+    table.disconnect()
+    table.connect()
+    table.answer(table.next(Put, "host"))
+    table.claim(2)
+    assert not [step for step in table.heard() if isinstance(step, Admitted)]
+    table.pass_time(2)
+    assert Admitted(2) in table.heard()
+
+
+@pytest.mark.parametrize("lets_in", [True, False])
+def test_if_the_store_goes_away_again_a_claim_that_was_not_looked_at_counts_as_none(lets_in: bool) -> None:  # noqa: FBT001 - a case
+    table = own(Table(lets_in=lets_in).joined())
+    table.disconnect()
+    table.connect()
+    table.disconnect()
+    table.claim(2)
+    assert not [step for step in table.heard() if isinstance(step, Admitted)]
+    table.lose(table.next(Read, "peer"))
+    assert (Admitted(2) in table.heard()) is lets_in
 
 
 def test_a_session_that_ends_before_the_host_is_sure_of_itself() -> None:
@@ -373,8 +449,8 @@ def test_a_claim_that_the_store_has_lost_is_written_again() -> None:
 
 def test_a_look_that_is_lost_is_repeated_and_a_busy_claim_is_looked_at_later() -> None:
     table = own(Table().joined())
-    note(table)
-    note(table)
+    look(table)
+    look(table)
     table.lose(table.next(Read, "peer"))
     table.pass_time(8)
     assert held(table) == Claim("a", "a1", 1, 10)
@@ -383,7 +459,7 @@ def test_a_look_that_is_lost_is_repeated_and_a_busy_claim_is_looked_at_later() -
 
 def test_a_session_that_ends_while_its_claim_is_looked_at() -> None:
     table = own(Table().joined())
-    note(table)
+    look(table)
     table.release(1)
     table.claimed_by()
     table.settle()
@@ -404,7 +480,7 @@ def test_a_lost_put_over_a_released_session_is_cleaned_up() -> None:
 
 def test_nobodys_claim_needs_no_cleaning() -> None:
     table = own(Table().joined())
-    note(table)
+    look(table)
     table.release(1)
     read = table.next(Read, "peer")
     table.reply(read, Answer(read.call, Outcome.DONE))
@@ -413,7 +489,7 @@ def test_nobodys_claim_needs_no_cleaning() -> None:
 
 def test_a_claim_that_was_written_late_is_erased_too() -> None:
     table = own(Table().joined())
-    note(table)
+    look(table)
     del table.keys[KEY]
     table.answer(table.next(Read, "peer"))
     late = table.next(Put, "peer")
