@@ -6,6 +6,7 @@ further than needed, and no error if it is malformed, which is for the readers o
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
@@ -33,13 +34,14 @@ _POOLED: Final = "PooledTransactions"
 class MessageFacts:
     """What filters ask of one message. Its RLP is read once, when the first filter asks."""
 
-    __slots__ = ("_kind", "_payload", "_transactions", "_types")
+    __slots__ = ("_kind", "_payload", "_sizes", "_types")
 
     def __init__(self, kind: MessageKind, payload: bytes) -> None:
         self._kind = kind
         self._payload = payload
         self._types: frozenset[int] | None = None
-        self._transactions: list[tuple[int, int]] | None = None
+        # The sizes that it announces, in order: those of each type, and of all under None.
+        self._sizes: dict[int | None, list[int]] | None = None
 
     @property
     def size(self) -> int:
@@ -66,12 +68,21 @@ class MessageFacts:
                 self._types = frozenset(_types(self._payload, is_answer=self._is(_POOLED)))
         return self._types
 
-    @property
-    def announced(self) -> list[tuple[int, int]]:
-        """The type and size of each announced transaction; empty if it does not say them, as below eth/68."""
-        if self._transactions is None:
-            self._transactions = _announced(self._payload) if self._is_typed else []
-        return self._transactions
+    def announces(self, least: int, most: int | None, types: frozenset[int] | None) -> bool:
+        """Whether it names a transaction of `least` to `most` bytes, and of one of `types` unless that is None.
+
+        It does not if it does not say sizes, as an announcement below eth/68. The sizes are put in order once: many filters
+        cost little more than one, also for an announcement of thousands.
+        """
+        if self._sizes is None:
+            self._sizes = _sizes_by_type(_announced(self._payload) if self._is_typed else [])
+        found = self._sizes
+        for kind in (None,) if types is None else types & found.keys():
+            sizes = found[kind]
+            index = bisect_left(sizes, least)
+            if index < len(sizes) and (most is None or sizes[index] <= most):
+                return True
+        return False
 
     @property
     def _is_typed(self) -> bool:
@@ -110,15 +121,12 @@ def message_test(where: Where) -> MessageTest | None:
     if types is None and not has_sizes:
         return None
 
-    def fits(size: int) -> bool:
-        return least <= size and (most is None or size <= most)
-
     def passes(message: MessageFacts) -> bool:
         if message.is_announcement:
-            if not has_sizes:
-                return types is None or not types.isdisjoint(message.types)
-            return any(fits(size) and (types is None or kind in types) for kind, size in message.announced)
-        if has_sizes and not fits(message.size):
+            if has_sizes:
+                return message.announces(least, most, types)
+            return types is None or not types.isdisjoint(message.types)
+        if message.size < least or (most is not None and message.size > most):
             return False
         return types is None or not message.has_transactions or not types.isdisjoint(message.types)
 
@@ -181,6 +189,16 @@ def _announced_types(payload: bytes) -> bytes:
     except RlpError:
         return b""
     return b"" if is_list else payload[start:end]
+
+
+def _sizes_by_type(announced: list[tuple[int, int]]) -> dict[int | None, list[int]]:
+    """The sizes in order, of each type and of all (None)."""
+    found: dict[int | None, list[int]] = {None: [size for _, size in announced]}
+    for kind, size in announced:
+        found.setdefault(kind, []).append(size)
+    for sizes in found.values():
+        sizes.sort()
+    return found
 
 
 def _announced(payload: bytes) -> list[tuple[int, int]]:

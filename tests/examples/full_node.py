@@ -45,8 +45,6 @@ ANSWER_ITEMS: Final = 1024
 # Beyond these bounds the pool forgets its oldest transactions.
 POOL_BYTES: Final = 32 * 1024 * 1024
 POOL_TRANSACTIONS: Final = 10_000
-# The most hashes in one announcement (`eth.md`).
-ANNOUNCED_HASHES: Final = 4096
 # Only the hashes of type 3 are gossiped (EIP-4844), because in full they would come without their blobs.
 BLOB_TYPE: Final = 3
 
@@ -161,7 +159,7 @@ async def main(run_dir: str, blocks: str, receipts: str) -> None:
             with suppress(PeerError):  # the worker has not parsed the payload
                 message = item.decode()
                 if isinstance(message, Transactions) and (new := list(filter(pool.add, message.transactions))):
-                    await engine.publish(Announcement.of(new[:ANNOUNCED_HASHES]), but=item.fields["session"])
+                    await engine.publish(Announcement.of(new), but=item.fields["session"])
 
 
 if __name__ == "__main__":

@@ -586,7 +586,9 @@ def feed_filter(data: bytes) -> None:
     with suppress(RlpError, MessageError):
         decoded: Any = eth_messages.decode(version, number, payload)
         assert facts.types == frozenset(decoded.types)
-        assert facts.announced == list(zip(decoded.types, decoded.sizes, strict=True))
+        for found, size in zip(decoded.types, decoded.sizes, strict=True):
+            assert facts.announces(size, size, frozenset({found}))
+        assert not facts.announces(max(decoded.sizes, default=0) + 1, None, None)
 
 
 FEED_FILTERS: Final = (Where(types=(0, 3)), Where(min_size=10, max_size=1 << 62), Where(types=(2,), min_size=1), Where())
