@@ -1,4 +1,7 @@
-"""`python -m rlpx.workers FD`: a worker on one end of a SEQPACKET pair that the engine has passed down."""
+"""`python -m rlpx.workers FD FINGERPRINT`: a worker on one end of a SEQPACKET pair that the engine has passed down.
+
+The fingerprint is the engine's (`agreement.py`): a worker whose code has another one ends at once.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ import uvloop
 
 from rlpx.protocol.allocator import keep_freed_memory
 from rlpx.protocol.bus import control
+from rlpx.protocol.bus.agreement import DISAGREES_EXIT, fingerprint
 from rlpx.protocol.bus.records import RECORD_MAX_BYTES, Configure, decode_record
 from rlpx.workers.worker import Worker
 
@@ -107,9 +111,11 @@ def main() -> None:
     """Start on the inherited descriptor."""
     leave_signals_to_the_engine()
     try:
-        handoffs = socket.socket(fileno=int(sys.argv[1]))
+        handoffs, expected = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
     except (IndexError, ValueError, OSError):
-        sys.exit("usage: python -m rlpx.workers FD (the engine starts workers; nobody else needs to)")
+        sys.exit("usage: python -m rlpx.workers FD FINGERPRINT (the engine starts workers; nobody else needs to)")
+    if expected != fingerprint():
+        sys.exit(DISAGREES_EXIT)
     keep_key_inside()
     keep_freed_memory()
     uvloop.run(run(handoffs))

@@ -18,6 +18,7 @@ import structlog
 
 from rlpx.engine.process.spawn import StartProcess, spawn
 from rlpx.protocol.bus import control
+from rlpx.protocol.bus.agreement import DISAGREES_EXIT, fingerprint
 from rlpx.protocol.bus.control import WorkerId
 from rlpx.protocol.bus.records import Configure, Handoffs, encode_record
 from rlpx.protocol.bus.reports import Published, ReportReader
@@ -60,7 +61,7 @@ class Owner(Protocol):
 
 def start_process(descriptor: int) -> subprocess.Popen[bytes]:
     """Start a worker with one inherited descriptor; its output comes back through a pipe, and the engine logs it."""
-    return spawn("rlpx.workers", descriptor, LEFT_TO_THE_ENGINE, has_output=False)
+    return spawn("rlpx.workers", descriptor, LEFT_TO_THE_ENGINE, fingerprint(), has_output=False)
 
 
 class WorkerProcess(asyncio.BufferedProtocol):
@@ -259,10 +260,16 @@ class WorkerProcess(asyncio.BufferedProtocol):
         except subprocess.TimeoutExpired:
             process.kill()
             code = await asyncio.to_thread(process.wait)
-        cause = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self.end_cause = cause
+        self.end_cause = cause = _cause(code)
         self.is_told_to_end = self.is_told_to_end and code in {0, -signal.SIGKILL}
         self._owner.on_worker_lost(self, cause)
+
+
+def _cause(code: int) -> str:
+    """How a process ended, for people."""
+    if code == DISAGREES_EXIT:
+        return "the code on disk has other messages than this engine, which must be started again to use it"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 class WorkerOutput(asyncio.Protocol):

@@ -17,8 +17,10 @@ StartProcess: TypeAlias = Callable[[int], "subprocess.Popen[bytes]"]
 _IMPORT_PATH: Final = Path(__file__).parents[3]
 
 
-def spawn(module: str, descriptor: int, blocked: Iterable[int], *, has_output: bool) -> subprocess.Popen[bytes]:
-    """Start `python -m MODULE DESCRIPTOR`. Raises `OSError`.
+def spawn(
+    module: str, descriptor: int, blocked: Iterable[int], *arguments: str, has_output: bool
+) -> subprocess.Popen[bytes]:
+    """Start `python -m MODULE DESCRIPTOR ARGUMENTS`. Raises `OSError`.
 
     The `blocked` signals are blocked from the start, because a terminal or a supervisor sends them to the whole group.
     If `has_output`, the process writes to our own stdout and stderr; otherwise both are one pipe, and its stdin is empty.
@@ -26,7 +28,7 @@ def spawn(module: str, descriptor: int, blocked: Iterable[int], *, has_output: b
     before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-m", module, str(descriptor)],
+            [sys.executable, "-P", "-m", module, str(descriptor), *arguments],
             pass_fds=[descriptor],
             env={**os.environ, "PYTHONPATH": str(_IMPORT_PATH)},
             stdin=None if has_output else subprocess.DEVNULL,

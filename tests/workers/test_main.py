@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+from rlpx.protocol.bus.agreement import DISAGREES_EXIT, fingerprint
 from tests.system.harness import IMPORT_PATH
 
 # Prints its signal state after it has left the signals to its engine.
@@ -23,6 +24,12 @@ print("here")
 """
 
 
+def started(inherited: socket.socket, expected: str) -> subprocess.Popen[bytes]:
+    """A worker whose engine has this fingerprint."""
+    command = [sys.executable, "-P", "-m", "rlpx.workers", str(inherited.fileno()), expected]
+    return subprocess.Popen(command, pass_fds=[inherited.fileno()], env={**os.environ, "PYTHONPATH": IMPORT_PATH})
+
+
 def test_what_ends_the_engine_ends_no_worker_also_where_it_came_before_the_worker_listened() -> None:
     done = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, check=True)
     assert done.stdout == "here\n"
@@ -31,8 +38,15 @@ def test_what_ends_the_engine_ends_no_worker_also_where_it_came_before_the_worke
 def test_a_worker_whose_engine_is_gone_ends_without_a_signal() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        command = [sys.executable, "-P", "-m", "rlpx.workers", str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": IMPORT_PATH})
+        process = started(theirs, fingerprint())
         theirs.close()
         ours.close()
         assert process.wait(30) == 0
+
+
+def test_a_worker_whose_code_has_other_messages_than_the_engines_reads_none() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.send(b"nothing that this worker knows")
+        assert started(theirs, "another").wait(30) == DISAGREES_EXIT
+        assert theirs.recv(100) == b"nothing that this worker knows"

@@ -6,13 +6,16 @@ import asyncio
 import itertools
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import structlog.testing
 
-from rlpx.engine.fleet.process import WorkerProcess, start_process
+from rlpx.engine.fleet.fleet import JoinError
+from rlpx.engine.fleet.process import LEFT_TO_THE_ENGINE, WorkerProcess, start_process
+from rlpx.engine.process.spawn import spawn
 from rlpx.protocol.bus import control
 from rlpx.protocol.bus.batches import Numbers
 from rlpx.protocol.bus.control import SessionId, Verdict
@@ -254,3 +257,17 @@ async def test_a_process_leaves_signals_to_us_from_its_first_moment_and_what_it_
     assert line["text"] == "Traceback:\\n  a fault"
     assert [cause for _, cause in harness.owner.lost] == ["exit code 3"]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before
+
+
+async def test_a_worker_of_other_code_does_not_join_and_the_cause_says_what_to_do() -> None:
+    def start(descriptor: int) -> subprocess.Popen[bytes]:
+        return spawn("rlpx.workers", descriptor, LEFT_TO_THE_ENGINE, "another fingerprint", has_output=False)
+
+    harness = FleetHarness(start)
+    text = (
+        r"^worker 0 ended before it was ready: the code on disk has other messages than this engine, which must be started"
+    )
+    with pytest.raises(JoinError, match=text):
+        await harness.fleet.join(1)
+    [(lost, _)] = harness.owner.lost
+    assert not lost.was_ready
