@@ -50,9 +50,25 @@ class NatsUnavailableError(Exception):
         self.is_refusal = is_refusal
 
 
+class ReconnectingClient(Client):
+    """A client that may lose its servers at any moment, in the middle of a reconnection and of its own end too."""
+
+    async def _attempt_reconnect(self) -> None:
+        # If a new connection is lost at once, the first attempt may end the second one's future. nats-py 2.16 ends it again.
+        with suppress(asyncio.InvalidStateError):
+            await super()._attempt_reconnect()
+
+    async def close(self) -> None:
+        """End. What could not be sent is dropped: nats-py 2.16 would write it to a transport that is closed."""
+        if not self.is_connected:
+            self._pending.clear()
+            self._pending_data_size = 0
+        await super().close()
+
+
 async def connect(servers: Servers, name: str, *, on_lost: Callable[[], None], on_back: Callable[[], None]) -> Client:
     """Connect, and call `on_lost` and `on_back` when the connection changes. Raises `NatsUnavailableError`."""
-    client, credentials = Client(), servers.credentials
+    client, credentials = ReconnectingClient(), servers.credentials
     problems: list[str] = []
     refusals: list[str] = []
 
