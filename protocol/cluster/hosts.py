@@ -7,7 +7,7 @@ it up. Only intervals on each host's own monotonic clock matter: a clock that is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from rlpx.protocol.cluster.records import Heartbeat, decode, host_key
 from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Step
 from rlpx.protocol.cluster.store import Store
+from rlpx.protocol.lifecycle import Direction
 
 # How often a host that cannot join yet tries again.
 JOIN_SECONDS: Final = 1.0
@@ -63,6 +64,8 @@ class Hosts:
         self._store = store
         self._steps = steps
         self.others: dict[str, Other] = {}
+        # The hosts whose last heartbeat said that they lack places.
+        self._wanting: dict[Direction, set[str]] = {way: set() for way in Direction}
         # Since when hosts that we have never seen would have been seen.
         self._watching_since = 0.0
         self._revision = 0
@@ -101,6 +104,8 @@ class Hosts:
         self._ticked_at = now
         for host in [host for host, other in self.others.items() if now >= other.seen_at + 2 * self.timing.ttl_s]:
             del self.others[host]
+            for wanting in self._wanting.values():
+                wanting.discard(host)
         if self.is_connected and not self._is_asking and now >= self._next_at:
             self._is_asking = True
             self._next_at = now + (self.timing.beat_s if self.is_joined else JOIN_SECONDS)
@@ -177,6 +182,8 @@ class Hosts:
         known = self.others.get(host)
         if beat is not None and (known is None or revision > known.revision):
             self.others[host] = Other(revision, beat, now)
+            for way, wanting in self._wanting.items():
+                (wanting.add if beat.wants.get(way) else wanting.discard)(host)
 
     def is_dead(self, host: str, epoch: str, now: float) -> bool:
         """Whether an epoch of a host is over as far as we have seen. Confirm it before you act on it."""
@@ -201,14 +208,18 @@ class Hosts:
         else:
             self._store.read(host_key(host), on_read)
 
+    def wanted(self, direction: Direction, now: float) -> int:
+        """The places that other hosts lack. Only those that lack some are looked at, because there may be a thousand."""
+        wanting = self._wanting[direction]
+        return sum(self.others[host].beat.wants[direction] for host in wanting if self._is_alive(host, now))
+
     def alive(self, now: float) -> Mapping[str, Heartbeat]:
         """The other hosts that are there."""
-        return dict(self._alive(now))
+        return {host: other.beat for host, other in self.others.items() if self._is_alive(host, now)}
 
-    def _alive(self, now: float) -> Iterator[tuple[str, Heartbeat]]:
-        for host, other in self.others.items():
-            if host != self.me.host and not other.beat.has_left and now < other.seen_at + self.timing.ttl_s:
-                yield host, other.beat
+    def _is_alive(self, host: str, now: float) -> bool:
+        other = self.others[host]
+        return host != self.me.host and not other.beat.has_left and now < other.seen_at + self.timing.ttl_s
 
     def _look_anew(self, now: float) -> None:
         self._watching_since = now

@@ -50,10 +50,6 @@ class Kept(msgspec.Struct):
     mine_at: int = 0
     is_stale: bool = False
 
-    def saw(self, revision: int, shard: Shard) -> None:
-        """The shard has this revision now."""
-        self.revision, self.shard, self.leased, self.is_stale = revision, shard, shard.leased, False
-
 
 class Places:
     """See the module. `limit` and `shards` come from the fleet's record; there are no places before `configure`."""
@@ -63,6 +59,10 @@ class Places:
         self.block_places = BLOCK_PLACES
         self.used = 0
         self.waiting = 0
+        # The places that we count as ours, and those that nobody has leased: sums over all shards, kept because each session
+        # asks for them.
+        self.leased = 0
+        self.elsewhere = 0
         self._hosts = hosts
         self._store = store
         self._steps = steps
@@ -85,6 +85,7 @@ class Places:
         self._limit = limit
         while len(self._kept) < shards:
             self._kept.append(Kept())
+        self._sum_free()
         self._tell()
 
     @property
@@ -93,19 +94,9 @@ class Places:
         return max(1, min(self.block_places, self._limit // (SHARE_BLOCKS * (len(self._hosts.others) + 1))))
 
     @property
-    def leased(self) -> int:
-        """The places that we count as ours."""
-        return sum(kept.mine for kept in self._kept)
-
-    @property
     def is_sure(self) -> bool:
         """Whether our leases are known to be in force."""
         return not self._unsure
-
-    @property
-    def elsewhere(self) -> int:
-        """The places that nobody has leased."""
-        return sum(max(0, self._free_in(number)) for number in range(len(self._kept)))
 
     @property
     def excess(self) -> int:
@@ -195,10 +186,10 @@ class Places:
             self._idle_since = now
         if free <= 0 or now < self._give_from:
             return
-        # Looked at this often only, because it is asked with every session, and there may be a thousand hosts.
+        # Looked at this often only, because it is asked with every session.
         self._give_from = now + LOOK_SECONDS
         is_over = sum(kept.leased for kept in self._kept) > self._limit
-        lacking = sum(beat.wants.get(self.direction, 0) for beat in self._hosts.alive(now).values())
+        lacking = self._hosts.wanted(self.direction, now)
         # Whoever lacks places takes those that nobody has leased first: ours must last while the store is away.
         is_wanted = is_over or lacking > self.elsewhere
         is_idle = self._idle_since is not None and now >= self._idle_since + IDLE_SECONDS
@@ -209,7 +200,7 @@ class Places:
         number = max(range(len(self._kept)), key=lambda index: self._kept[index].mine)
         self._give_from = now + GIVE_SECONDS
         left = max(0, self._kept[number].mine - given)
-        self._kept[number].mine = left
+        self._count(self._kept[number], left)
         self._write(number, left)
 
     def _own_order(self) -> Iterator[int]:
@@ -249,15 +240,16 @@ class Places:
         def on_written(answer: Answer, then: float) -> None:
             if answer.outcome is Outcome.LOST:
                 # The write may take effect even now. Another one over the same revision rules that out, or confirms it.
-                kept.mine = min(kept.mine, places)
+                self._count(kept, min(kept.mine, places))
                 self._unsure.add(number)
                 self._try_from = then + GIVE_SECONDS
                 self._end_write(then, is_conflict=False)
             elif answer.outcome is Outcome.DONE:
-                kept.mine, kept.mine_at = places, answer.revision
+                self._count(kept, places)
+                kept.mine_at = answer.revision
                 self._unsure.discard(number)
                 if answer.revision > kept.revision:
-                    kept.saw(answer.revision, record)
+                    self._saw(kept, answer.revision, record)
                 else:
                     self._recount(number)
                 self._end_write(then, is_conflict=False)
@@ -285,7 +277,7 @@ class Places:
 
         def on_voided(answer: Answer, now: float) -> None:
             if answer.outcome is Outcome.DONE and answer.revision > kept.revision:
-                kept.saw(answer.revision, kept.shard.replaced(host, None))
+                self._saw(kept, answer.revision, kept.shard.replaced(host, None))
             elif answer.outcome is Outcome.CONFLICT:
                 self._look(number, answer.revision, answer.value, is_final=answer.revision > kept.revision)
             self._end_write(now, is_conflict=answer.outcome is not Outcome.DONE)
@@ -308,20 +300,34 @@ class Places:
         writes. We keep what was confirmed and write it once more, which shows which of the two it is.
         """
         kept = self._kept[number]
-        kept.saw(revision, decode(Shard, value) or Shard())
+        self._saw(kept, revision, decode(Shard, value) or Shard())
         places = kept.shard.places_of(self._hosts.me.host, self._hosts.me.epoch)
         if is_final:
             self._unsure.discard(number)
-            kept.mine, kept.mine_at = places, revision
+            self._count(kept, places)
+            kept.mine_at = revision
         elif kept.mine != places:
             # A write of ours settles which of the two holds.
             self._unsure.add(number)
             if revision > kept.mine_at:
-                kept.mine = min(kept.mine, places)
+                self._count(kept, min(kept.mine, places))
 
     def _recount(self, number: int) -> None:
         kept = self._kept[number]
-        kept.mine = min(kept.mine, kept.shard.places_of(self._hosts.me.host, self._hosts.me.epoch))
+        self._count(kept, min(kept.mine, kept.shard.places_of(self._hosts.me.host, self._hosts.me.epoch)))
+
+    def _count(self, kept: Kept, mine: int) -> None:
+        """Count so many places of a shard as ours."""
+        self.leased += mine - kept.mine
+        kept.mine = mine
+
+    def _saw(self, kept: Kept, revision: int, shard: Shard) -> None:
+        """A shard has this revision now."""
+        kept.revision, kept.shard, kept.leased, kept.is_stale = revision, shard, shard.leased, False
+        self._sum_free()
+
+    def _sum_free(self) -> None:
+        self.elsewhere = sum(max(0, self._free_in(number)) for number in range(len(self._kept)))
 
     def _tell(self) -> None:
         """Tell the engine, if anything has changed."""
