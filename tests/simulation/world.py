@@ -9,6 +9,7 @@ import heapq
 import random
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -36,6 +37,8 @@ from rlpx.protocol.lifecycle import Direction
 CALL_SECONDS: Final = 2.0
 # A session that finds no place waits for one this long.
 PLACE_SECONDS: Final = 2.0
+
+DIRECTIONS: Final = tuple(Direction)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -87,8 +90,10 @@ class Kv:
         self._world = world
         self.sequence = 0
         self.keys: dict[str, tuple[int, bytes]] = {}
-        # Erased keys leave a marker, so that a write which expects the key to be missing and comes late is refused.
-        self.markers: set[str] = set()
+        # An erased key leaves a marker, so that a write which was sent before and expects the key to be missing is refused.
+        # Markers are remembered only of keys of which such writes are under way, and that come late.
+        self._late: Counter[str] = Counter()
+        self._erased_at: dict[str, int] = {}
         self.notes: dict[str, Noted] = {}
         self.writes: Counter[str] = Counter()
         self.is_away = False
@@ -100,10 +105,11 @@ class Kv:
         if revision != call.expected:
             return Answer(call.call, Outcome.CONFLICT, revision, value)
         self.sequence += 1
-        self.writes[call.key.split(".")[0]] += 1
+        self.writes[call.key.partition(".")[0]] += 1
         if isinstance(call, Erase):
             self.keys.pop(call.key, None)
-            self.markers.add(call.key)
+            if call.key in self._late:
+                self._erased_at[call.key] = self.sequence
             self._publish(call.key, self.sequence, None)
         else:
             self.keys[call.key] = self.sequence, call.value
@@ -114,10 +120,21 @@ class Kv:
                 self._world.at(call.ttl_s, lambda key=call.key, revision=self.sequence: self._expire(key, revision))  # type: ignore[misc]
         return Answer(call.call, Outcome.DONE, self.sequence)
 
-    def carry_out_late(self, call: Put | Erase | Read) -> None:
-        """A write that nobody waits for any more."""
-        if not isinstance(call, Put) or call.expected or call.key not in self.markers:
-            self.carry_out(call)
+    def delay(self, call: Put | Erase | Read, seconds: float) -> None:
+        """Carry out a call that nobody waits for any more, much later."""
+        sent_at = self.sequence
+        self._late[call.key] += 1
+
+        def carry_out() -> None:
+            erased_at = self._erased_at.get(call.key, 0)
+            self._late[call.key] -= 1
+            if not self._late[call.key]:
+                del self._late[call.key]
+                self._erased_at.pop(call.key, None)
+            if not isinstance(call, Put) or call.expected or erased_at <= sent_at:
+                self.carry_out(call)
+
+        self._world.at(seconds, carry_out)
 
     def _expire(self, key: str, revision: int) -> None:
         if self.keys.get(key, (0, b""))[0] == revision:
@@ -161,7 +178,9 @@ class Host:
         self.is_up, self.is_stopped, self.is_joined = True, False, False
         self.sessions: dict[int, Session] = {}
         self.by_peer: dict[bytes, int] = {}
-        self.waiting: deque[int] = deque()
+        # The sessions that wait for a place, in the order in which they came, and how many of them have not ended.
+        self.queues: dict[Direction, deque[int]] = {way: deque() for way in DIRECTIONS}
+        self.waiting: Counter[Direction] = Counter()
         self.used: Counter[Direction] = Counter()
         self.leased: Counter[Direction] = Counter()
         self.last_session = 0
@@ -229,38 +248,39 @@ class Host:
         elif isinstance(step, Refused):
             self.end(step.session)
         elif isinstance(step, EndSession):
-            number = step.session
-            self.later(self.world.random.uniform(0.001, 1.5), lambda number=number: self.end(number))  # type: ignore[misc]
+            self.later(self.world.random.uniform(0.001, 1.5), partial(self.end, step.session))
         elif isinstance(step, PlacesChanged):
             self.leased[step.direction] = step.leased
             self.world.check_leases(step.direction)
-            self.place_waiting()
+            self.place_waiting(step.direction)
         elif isinstance(step, NameTaken):
             raise BrokenError(f"{self.name} is taken")
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
-        start = self.starts
-        self.world.at(seconds, lambda: self.do(act) if self.starts == start else None)
+        """This start of the host does something, unless it has been killed by then."""
+        self.world.at(seconds, act, self)
 
     def send(self, call: Put | Erase | Read) -> None:
-        world, start = self.world, self.starts
+        world = self.world
         self.open_calls[call.call] = call
-        self.later(CALL_SECONDS, lambda: self.lost(call))
         if self.is_cut or world.kv.is_away or world.loses():
+            self.later(CALL_SECONDS, partial(self.lost, call))
             if not self.is_cut and world.random.random() < 0.3:
                 # Not lost, but very late: it is done long after the host has given up.
-                world.at(world.random.uniform(1.0, 6.0), lambda: world.kv.carry_out_late(call))
+                world.kv.delay(call, world.random.uniform(1.0, 6.0))
             return
+        world.at(world.delay(), partial(self.arrive, call, self.starts, world.now))
 
-        def arrive() -> None:
-            if world.kv.is_away:
-                return
-            answer = world.kv.carry_out(call)
-            if world.loses() or self.is_cut:
-                return
-            world.at(world.delay(), lambda: self.do(lambda: self.answered(answer)) if self.starts == start else None)
-
-        world.at(world.delay(), arrive)
+    def arrive(self, call: Put | Erase | Read, start: int, sent_at: float) -> None:
+        """A call has reached the store. An answer that comes at all comes in less than `CALL_SECONDS`."""
+        world = self.world
+        answer = None if world.kv.is_away else world.kv.carry_out(call)
+        if self.starts != start:
+            return
+        if answer is None or world.loses() or self.is_cut:
+            self.later(sent_at + CALL_SECONDS - world.now, partial(self.lost, call))
+        else:
+            self.later(world.delay(), partial(self.answered, answer))
 
     def answered(self, answer: Answer) -> None:
         if self.open_calls.pop(answer.call, None) is not None:
@@ -279,7 +299,10 @@ class Host:
         if self.is_cut or not self.is_up:
             return
         self.stream_free_at = max(self.stream_free_at, self.world.now + self.world.delay())
-        self.later(self.stream_free_at - self.world.now, lambda: self.member.on_seen(key, revision, value, self.now))
+        self.later(self.stream_free_at - self.world.now, partial(self.see, key, revision, value))
+
+    def see(self, key: str, revision: int, value: bytes | None) -> None:
+        self.member.on_seen(key, revision, value, self.now)
 
     # -- sessions -----------------------------------------------------------------------------------------------------------
 
@@ -291,32 +314,28 @@ class Host:
         self.sessions[session.number] = session
         self.by_peer[peer] = session.number
         self.world.holders.setdefault(peer, []).append(self)
-        self.waiting.append(session.number)
-        self.place_waiting()
-        self.later(PLACE_SECONDS, lambda: None if session.is_placed else self.end(session.number))
+        self.queues[direction].append(session.number)
+        self.waiting[direction] += 1
+        self.place_waiting(direction)
+        if not session.is_placed:
+            self.later(PLACE_SECONDS, lambda: None if session.is_placed else self.end(session.number))
 
-    def place_waiting(self) -> None:
-        still: deque[int] = deque()
-        while self.waiting:
-            session = self.sessions.get(self.waiting.popleft())
-            if session is None:
-                continue
-            if self.used[session.direction] < self.leased[session.direction]:
-                self.used[session.direction] += 1
+    def place_waiting(self, way: Direction) -> None:
+        queue = self.queues[way]
+        while queue and self.used[way] < self.leased[way]:
+            session = self.sessions.get(queue.popleft())
+            if session is not None:
+                self.waiting[way] -= 1
+                self.used[way] += 1
                 session.is_placed = True
                 since = int(self.world.now * 1e6) + self.wall_us
-                self.member.claim(session.number, session.peer, Asked(session.direction), since_us=since, now=self.now)
-            else:
-                still.append(session.number)
-        self.waiting = still
-        self.tell_use()
+                self.member.claim(session.number, session.peer, Asked(way), since_us=since, now=self.now)
+        self.tell_use(way)
 
-    def tell_use(self) -> None:
-        waiting = Counter(self.sessions[number].direction for number in self.waiting if number in self.sessions)
-        for way in Direction:
-            places = self.member.places[way]
-            if (places.used, places.waiting) != (self.used[way], waiting[way]):
-                self.member.use(way, self.used[way], waiting[way], self.now)
+    def tell_use(self, way: Direction) -> None:
+        places = self.member.places[way]
+        if (places.used, places.waiting) != (self.used[way], self.waiting[way]):
+            self.member.use(way, self.used[way], self.waiting[way], self.now)
 
     def on_admitted(self, number: int) -> None:
         session = self.sessions.get(number)
@@ -326,7 +345,12 @@ class Host:
         session.is_active = True
         self.world.admitted += 1
         stay_s = self.world.random.expovariate(1 / self.world.plan.stay_s)
-        self.later(stay_s, lambda: self.end(number) if self.world.is_busy else None)
+        self.later(stay_s, partial(self.leave, number))
+
+    def leave(self, number: int) -> None:
+        """A peer ends its session, unless the run is in its quiet end."""
+        if self.world.is_busy:
+            self.end(number)
 
     def end(self, number: int) -> None:
         session = self.sessions.pop(number, None)
@@ -337,7 +361,9 @@ class Host:
         if session.is_placed:
             self.used[session.direction] -= 1
             self.member.release(number, self.now)
-        self.place_waiting()
+        else:
+            self.waiting[session.direction] -= 1
+        self.place_waiting(session.direction)
 
     # -- what the checks ask ------------------------------------------------------------------------------------------------
 
@@ -356,7 +382,8 @@ class World:
         self.plan = plan
         self.now = 0.0
         self.admitted = 0
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        # What happens: when, the number that orders what happens at the same time, what, and in which start of which host.
+        self._queue: list[tuple[float, int, Callable[[], None], Host | None, int]] = []
         self._count = 0
         self.kv = Kv(self)
         self.hosts: list[Host] = []
@@ -371,15 +398,16 @@ class World:
             self.hosts.append(host)
             self.by_name[host.name] = host
 
-    def at(self, seconds: float, act: Callable[[], None]) -> None:
+    def at(self, seconds: float, act: Callable[[], None], host: Host | None = None) -> None:
+        """Something happens later: in the store or the network, or in this start of a host."""
         self._count += 1
-        heapq.heappush(self._queue, (self.now + seconds, self._count, act))
+        start = 0 if host is None else host.starts
+        heapq.heappush(self._queue, (self.now + seconds, self._count, act, host, start))
 
     def delay(self) -> float:
-        draw = self.random.random()
-        if draw < 0.02:
+        if self.random.random() < 0.02:
             return self.random.uniform(0.05, 1.0)
-        return self.random.uniform(0.0002, 0.004)
+        return 0.0002 + 0.0038 * self.random.random()
 
     def release(self, host: Host, peer: bytes) -> None:
         """A host has no session with the peer any more."""
@@ -393,8 +421,11 @@ class World:
 
     def run(self, until: float) -> None:
         while self._queue and self._queue[0][0] <= until:
-            self.now, _, act = heapq.heappop(self._queue)
-            act()
+            self.now, _, act, host, start = heapq.heappop(self._queue)
+            if host is None:
+                act()
+            elif host.starts == start:
+                host.do(act)
         self.now = until
 
     # -- the run ------------------------------------------------------------------------------------------------------------
@@ -430,7 +461,7 @@ class World:
 
     def _fill(self, host: Host) -> None:
         """One host wants every place that there is, and gets it: the others give back what they do not use."""
-        way = self.random.choice(list(Direction))
+        way = self.random.choice(DIRECTIONS)
         end = self.now + 20.0
         while self.now < end:
             for _ in range(self.plan.limit):
@@ -445,9 +476,9 @@ class World:
     def _churn(self, host: Host) -> None:
         if not self.is_busy:
             return
-        self.at(self.random.expovariate(self.plan.attempts_per_s), lambda: self._churn(host))
-        peer, way = self.random.choice(self.peers), self.random.choice(list(Direction))
-        host.do(lambda: host.attempt(peer, way))
+        self.at(self.random.expovariate(self.plan.attempts_per_s), partial(self._churn, host))
+        peer, way = self.random.choice(self.peers), self.random.choice(DIRECTIONS)
+        host.do(partial(host.attempt, peer, way))
 
     def _fault(self) -> None:
         host = self.random.choice(self.hosts)
