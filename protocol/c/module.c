@@ -27,7 +27,7 @@ static PyTypeObject *add_type(PyObject *module, PyType_Spec *spec)
 static int native_exec(PyObject *module)
 {
     ModuleState *state = state_of(module); /* all zeros */
-    choose_permute();
+    choose_absorb();
     PyObject *errors = PyImport_ImportModule("rlpx.protocol.errors");
     if (errors == NULL)
         return -1;

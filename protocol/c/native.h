@@ -39,7 +39,7 @@ typedef struct {
     size_t at; /* where the next byte goes, below the rate */
 } Keccak;
 
-void choose_permute(void);
+void choose_absorb(void);
 void absorb(Keccak *state, const uint8_t *data, size_t size);
 /* The first `size` bytes of the digest of everything absorbed so far. */
 void digest_so_far(const Keccak *state, uint8_t *digest, size_t size);

@@ -16,6 +16,7 @@ from tests.system.harness import IMPORT_PATH
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 FAILING_MALLOC: Final = Path(__file__).with_name("failing_malloc.c")
+EVERY_KECCAK: Final = Path(__file__).with_name("every_keccak.c")
 # -O1 with frame pointers: stacks that can be read, at half the speed of -O2.
 SANITIZED_FLAGS: Final = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 # AddressSanitizer sees every object of Python only where malloc makes each; Python itself ends with memory that it holds.
@@ -58,6 +59,14 @@ def failing_malloc(folder: Path) -> Build:
     headers = f"-I{sysconfig.get_path('include')}"
     _output([*_compiler(), "-O1", "-Wall", "-Wextra", "-shared", "-fPIC", headers, str(FAILING_MALLOC), "-o", str(file)])
     return Build(file, {**_environment(file), "PYTHONMALLOC": "malloc"})
+
+
+def every_keccak(folder: Path) -> Path:
+    """`every_keccak.c` as a library. It includes no function of Python. Raises `CannotBuildError`."""
+    file = folder / "every_keccak.so"
+    headers = [f"-I{sysconfig.get_path('include')}", f"-I{ROOT / 'protocol' / 'c'}"]
+    _output([*_compiler(), "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", *headers, str(EVERY_KECCAK), "-o", str(file)])
+    return file
 
 
 def _compiler() -> list[str]:
