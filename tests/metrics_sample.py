@@ -120,6 +120,7 @@ METRICS: Final = MetricsResult(
             places={Direction.INBOUND: PlacesCount(64, 4, 1000), Direction.OUTBOUND: PlacesCount(128, 5, 0)},
             claims=ClaimsCount(8, 1, 2),
             claims_refused=3,
+            claims_erased=7,
             sessions_ended=1,
             claim_seconds=durations(0.002, 0.004),
             lost_calls=5,

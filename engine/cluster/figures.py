@@ -66,6 +66,7 @@ class Figures:
             places=self._places(),
             claims=self._claims(),
             claims_refused=self.refused_claims,
+            claims_erased=self._member.sweep.erased,
             sessions_ended=self.ended_sessions,
             claim_seconds=self._claim_seconds,
             lost_calls=self.lost_calls,

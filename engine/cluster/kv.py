@@ -109,6 +109,10 @@ class KvStore:
     async def _make_bucket(self, servers: int) -> None:
         with suppress(nats.js.errors.NotFoundError):
             await self._js.key_value(self._bucket)
+            if not (await self._js.stream_info(f"KV_{self._bucket}")).config.allow_direct:
+                log.warning(
+                    "what dead hosts have left is not erased: the bucket does not allow direct gets", bucket=self._bucket
+                )
             return
         config = KeyValueConfig(
             bucket=self._bucket,
@@ -116,6 +120,7 @@ class KvStore:
             storage=StorageType.FILE,
             replicas=REPLICAS if servers >= REPLICAS else 1,
             limit_marker_ttl=float(MARKER_SECONDS),
+            direct=True,
         )
         try:
             await self._js.create_key_value(config)

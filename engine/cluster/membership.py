@@ -25,6 +25,7 @@ from rlpx.engine.client.nats_servers import RETRY_SECONDS, NatsUnavailableError,
 from rlpx.engine.cluster.figures import Figures
 from rlpx.engine.cluster.kv import KvStore
 from rlpx.engine.cluster.lifecycle import LifecycleStream, Spool
+from rlpx.engine.cluster.pages import read_page
 from rlpx.engine.cluster.service import CommandService
 from rlpx.engine.cluster.shared import SHARED, SharedCommands
 from rlpx.engine.cluster.traffic import Traffic
@@ -56,6 +57,7 @@ from rlpx.protocol.cluster.steps import (
     Put,
     Read,
     Refused,
+    Scan,
 )
 from rlpx.protocol.lifecycle import Direction
 from rlpx.protocol.mistakes import ConfigError
@@ -150,6 +152,7 @@ class ClusterMembership:
             Put: self._on_call,
             Erase: self._on_call,
             Read: self._on_call,
+            Scan: self._on_scan,
             Admitted: self._on_admitted,
             Refused: self._on_refused,
             EndSession: self._on_end,
@@ -403,6 +406,14 @@ class ClusterMembership:
 
     def _on_call(self, call: Call) -> None:
         self._kv.send(call)
+
+    def _on_scan(self, scan: Scan) -> None:
+        self._spawn(self._read_page(scan))
+
+    async def _read_page(self, scan: Scan) -> None:
+        if self.client is not None:
+            answer = await read_page(self.client, self._parts.settings.cluster_name, scan)
+            self._act(lambda at: self.member.on_answer(answer, at))
 
     def _on_admitted(self, step: Admitted) -> None:
         self._figures.on_verdict(step.session, now())

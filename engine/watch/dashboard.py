@@ -354,12 +354,13 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Refused and lost",
-            "Sessions refused or ended for another host's, and calls that the store did not answer.",
+            "Sessions refused or ended for another host's, calls without an answer of the store, and claims of dead hosts.",
             "ops",
             [
                 Query(_rate("rlpx_fleet_claims_refused"), "{{instance}} refused"),
                 Query(_rate("rlpx_fleet_sessions_ended"), "{{instance}} ended"),
                 Query(_rate("rlpx_fleet_lost_calls"), "{{instance}} lost calls"),
+                Query(_rate("rlpx_fleet_claims_erased"), "{{instance}} erased for dead hosts"),
             ],
         ),
         Panel(

@@ -108,6 +108,12 @@ def _refused(fleet: FleetMetrics) -> float:
     return float(fleet.claims_refused)
 
 
+@metric("rlpx_fleet_claims_erased", "counter", "", "Claims of dead hosts that this host has erased from the fleet's store.")
+@of_member
+def _erased(fleet: FleetMetrics) -> float:
+    return float(fleet.claims_erased)
+
+
 @metric(
     "rlpx_fleet_sessions_ended", "counter", "", "Active sessions that ended because their place or peer is another host's."
 )

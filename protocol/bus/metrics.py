@@ -222,8 +222,10 @@ class FleetMetrics(Struct, frozen=True):
 
     `is_member`: its heartbeats are confirmed, so that no other host gives it up. `away_s` is the time for which NATS has not
     answered; 0 while it does. `hosts` counts the living ones, this one included. `claim_seconds` is from the claim of a
-    session to its verdict. `lost_calls` were not answered by the store in time. Events of sessions' lives wait in memory,
-    and beyond that in the queue `fleet_events`, which is a file. NATS did not take the `traffic_dropped` batches in time.
+    session to its verdict; `claims_erased` were of dead hosts. `lost_calls` were not answered by the store in time.
+
+    Events of sessions' lives wait in memory, and beyond that in the queue `fleet_events`, which is a file. NATS did not take
+    the `traffic_dropped` batches in time.
     """
 
     fleet: str
@@ -234,6 +236,7 @@ class FleetMetrics(Struct, frozen=True):
     places: dict[Direction, PlacesCount]
     claims: ClaimsCount
     claims_refused: int
+    claims_erased: int
     sessions_ended: int
     claim_seconds: Durations
     lost_calls: int

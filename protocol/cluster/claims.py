@@ -146,11 +146,12 @@ class Claims:
 
     # -- the store ----------------------------------------------------------------------------------------------------------
 
-    def on_return(self) -> None:
-        """The store has been away, or this host has: look at every claim again."""
+    def on_return(self, *, writes: bool = False) -> None:
+        """The store has been away, or this host has: look at every claim again, and write it anew if others may erase it."""
         self._to_review.extend(self._held)
         for held in self._held.values():
             held.is_doubtful = True
+            held.may_be_late = held.may_be_late or writes
 
     def tick(self, now: float) -> None:
         """Go on with what waits."""

@@ -27,12 +27,15 @@ MAX_LATE_BEATS: Final = 2
 class Timing(msgspec.Struct, frozen=True):
     """Seconds: between heartbeats, until a host without one is gone, and by which a host doubts itself earlier.
 
-    The last covers clocks that run at different speeds: 1 s in 15 is far more than any two differ.
+    The margin covers clocks that run at different speeds: 1 s in 15 is far more than any two differ. What a host without
+    heartbeats held is erased after `over_s`, and claims are looked through for it with pauses of `sweep_s`.
     """
 
     beat_s: float = 5.0
     ttl_s: float = 15.0
     margin_s: float = 1.0
+    over_s: float = 600.0
+    sweep_s: float = 300.0
 
 
 class Me(msgspec.Struct, frozen=True):
@@ -59,6 +62,8 @@ class Hosts:
         self.is_connected = False
         self.is_joined = False
         self.has_left = False
+        # Whether we were silent for so long before the last heartbeat that others may have erased what we held.
+        self.was_silent = False
         self.describe: Callable[[], Heartbeat] = lambda: Heartbeat(me.epoch)
         self.on_return: Callable[[float], None] = lambda _now: None
         self._store = store
@@ -66,6 +71,8 @@ class Hosts:
         self.others: dict[str, Other] = {}
         # The hosts whose last heartbeat said that they lack places.
         self._wanting: dict[Direction, set[str]] = {way: set() for way in Direction}
+        # When each host was heard last, for as long as what it held is not erased.
+        self._heard_at: dict[str, float] = {}
         # Since when hosts that we have never seen would have been seen.
         self._watching_since = 0.0
         self._revision = 0
@@ -106,6 +113,8 @@ class Hosts:
             del self.others[host]
             for wanting in self._wanting.values():
                 wanting.discard(host)
+        for host in [host for host, heard_at in self._heard_at.items() if now >= heard_at + self.timing.over_s]:
+            del self._heard_at[host]
         if self.is_connected and not self._is_asking and now >= self._next_at:
             self._is_asking = True
             self._next_at = now + (self.timing.beat_s if self.is_joined else JOIN_SECONDS)
@@ -147,6 +156,8 @@ class Hosts:
             self._on_conflict(answer, now)
         else:
             is_return = self._is_lost or not self.is_firm(now)
+            # Half of the time, because a heartbeat that we believe lost may be done late.
+            self.was_silent = self._sent_at is not None and sent_at >= self._sent_at + self.timing.over_s / 2
             self._revision, self._sent_at, self._is_lost = answer.revision, sent_at, False
             if not self.is_joined:
                 self.is_joined = True
@@ -184,6 +195,7 @@ class Hosts:
             self.others[host] = Other(revision, beat, now)
             for way, wanting in self._wanting.items():
                 (wanting.add if beat.wants.get(way) else wanting.discard)(host)
+            self._heard_at[host] = now
 
     def is_dead(self, host: str, epoch: str, now: float) -> bool:
         """Whether an epoch of a host is over as far as we have seen. Confirm it before you act on it."""
@@ -194,19 +206,32 @@ class Hosts:
             return now >= self._watching_since + self.timing.ttl_s
         return other.beat.epoch != epoch or other.beat.has_left or now >= other.seen_at + self.timing.ttl_s
 
+    def is_over(self, host: str, epoch: str, now: float) -> bool:
+        """Whether what an epoch of a host has left may be erased, as far as we have seen. Confirm it before you do so."""
+        if host == self.me.host:
+            return epoch != self.me.epoch
+        other = self.others.get(host)
+        if other is not None and (other.beat.epoch != epoch or other.beat.has_left):
+            return True
+        heard_at = max(self._watching_since, self._heard_at.get(host, 0.0))
+        return now >= heard_at + self.timing.over_s
+
     def confirm_dead(self, host: str, epoch: str, then: Callable[[bool, float], None]) -> None:
         """Ask the store whether the host has sent a heartbeat that we have not seen; `then` gets whether it is dead."""
+        self._confirm(host, lambda now: self.is_dead(host, epoch, now), then)
 
+    def confirm_over(self, host: str, epoch: str, then: Callable[[bool, float], None]) -> None:
+        """Ask the store likewise; `then` gets whether the epoch is over."""
+        self._confirm(host, lambda now: self.is_over(host, epoch, now), then)
+
+    def _confirm(self, host: str, judge: Callable[[float], bool], then: Callable[[bool, float], None]) -> None:
         def on_read(answer: Answer, now: float) -> None:
-            if answer.outcome is Outcome.DONE:
+            # Of our own name only an earlier epoch can be in question: we have the name.
+            if answer.outcome is Outcome.DONE and host != self.me.host:
                 self.on_seen(host, answer.revision, answer.value, now)
-            then(answer.outcome is Outcome.DONE and self.is_dead(host, epoch, now), now)
+            then(answer.outcome is Outcome.DONE and judge(now), now)
 
-        if host == self.me.host:
-            # Only an earlier epoch of our own can be dead, and it is: we have its name.
-            self._store.read(host_key(host), lambda answer, now: then(answer.outcome is Outcome.DONE, now))
-        else:
-            self._store.read(host_key(host), on_read)
+        self._store.read(host_key(host), on_read)
 
     def wanted(self, direction: Direction, now: float) -> int:
         """The places that other hosts lack. Only those that lack some are looked at, because there may be a thousand."""

@@ -18,6 +18,7 @@ from rlpx.protocol.cluster.records import FLEET, Fleet, Heartbeat, decode, encod
 from rlpx.protocol.cluster.rendezvous import owner_of, weight_of
 from rlpx.protocol.cluster.steps import Answer, EndSession, Outcome, Step
 from rlpx.protocol.cluster.store import Store
+from rlpx.protocol.cluster.sweep import Sweep
 from rlpx.protocol.errors import DisconnectReason
 from rlpx.protocol.lifecycle import Direction
 
@@ -60,6 +61,7 @@ class Member:
         for places in self.places.values():
             places.block_places = setup.block_places
         self.claims = Claims(self.hosts, self._store, self._steps, lets_in=setup.lets_in)
+        self.sweep = Sweep(self.hosts, self._store, self.places.values())
         self.fleet: Fleet | None = None
         self._fleet_revision = 0
         self._wanted_limits: dict[Direction, int] = {}
@@ -121,6 +123,7 @@ class Member:
         self._open(now)
         self.claims.tick(now)
         self._end_excess(now)
+        self.sweep.tick(now)
 
     # -- what the engine asks -----------------------------------------------------------------------------------------------
 
@@ -170,7 +173,7 @@ class Member:
         self._keep_fleet()
         for places in self.places.values():
             places.on_return(now)
-        self.claims.on_return()
+        self.claims.on_return(writes=self.hosts.was_silent)
 
     def _open(self, now: float) -> None:
         places = self.places.values()

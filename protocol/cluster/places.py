@@ -7,7 +7,7 @@ back. What the store says is used the other way round: if it has less than we co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -33,6 +33,10 @@ SETTLE_SECONDS: Final = 5.0
 # After a conflict the next try comes later, by up to this much for each conflict in a row: not all hosts collide again.
 BACKOFF_SECONDS: Final = 0.02
 _MAX_CONFLICTS: Final = 10
+
+
+# Asks whether an epoch of a host is dead or over, and hands on the answer with the time.
+Confirm = Callable[[str, str, Callable[[bool, float], None]], None]
 
 
 class Kept(msgspec.Struct):
@@ -154,6 +158,16 @@ class Places:
                 self._give_back(now)
         self._tell()
 
+    def sweep(self, now: float) -> None:
+        """Take a lease of an epoch that is over out of its shard, although nobody needs its places."""
+        if self._is_writing or self._unsure or self.wants or now < self._try_from:
+            return
+        for number, kept in enumerate(self._kept):
+            for host, lease in kept.shard.leases.items():
+                if self._hosts.is_over(host, lease.epoch, now):
+                    self._void(number, (host, lease), self._hosts.confirm_over)
+                    return
+
     # -- decisions ----------------------------------------------------------------------------------------------------------
 
     def _lease(self, now: float) -> None:
@@ -174,7 +188,7 @@ class Places:
         for number in self._own_order():
             dead = self._dead_in(number, now)
             if dead is not None:
-                self._void(number, dead)
+                self._void(number, dead, self._hosts.confirm_dead)
                 return
         self._hosts.hurry(now)
 
@@ -262,7 +276,7 @@ class Places:
 
         self._store.put(shard_key(self.direction, number), record, base, on_written)
 
-    def _void(self, number: int, dead: tuple[str, Lease]) -> None:
+    def _void(self, number: int, dead: tuple[str, Lease], confirm: Confirm) -> None:
         """Take the places of a dead epoch away, once that is confirmed."""
         host, lease = dead
         kept = self._kept[number]
@@ -282,7 +296,7 @@ class Places:
                 self._look(number, answer.revision, answer.value, is_final=answer.revision > kept.revision)
             self._end_write(now, is_conflict=answer.outcome is not Outcome.DONE)
 
-        self._hosts.confirm_dead(host, lease.epoch, on_confirmed)
+        confirm(host, lease.epoch, on_confirmed)
 
     def _end_write(self, now: float, *, is_conflict: bool) -> None:
         self._is_writing = False

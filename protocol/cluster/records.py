@@ -22,7 +22,7 @@ Number = Annotated[int, Meta(ge=0, le=2**53)]
 FLEET: Final = "fleet"
 _HOST: Final = "host."
 _PLACES: Final = "places."
-_PEER: Final = "peer."
+PEERS: Final = "peer."
 _NOTE: Final = "note."
 
 R = TypeVar("R")
@@ -108,7 +108,7 @@ def shard_key(direction: Direction, number: int) -> str:
 
 def peer_key(peer: bytes) -> str:
     """The key of the claim of a peer, given its 64-byte id."""
-    return _PEER + peer.hex()
+    return PEERS + peer.hex()
 
 
 def note_key(host: str, peer: bytes) -> str:

@@ -39,6 +39,26 @@ class Read(msgspec.Struct, frozen=True):
     key: str
 
 
+class Scan(msgspec.Struct, frozen=True):
+    """Read up to `limit` keys that begin with `key`, in the order of their revisions, from `first_revision` on.
+
+    What is read may be older than what others have written.
+    """
+
+    call: int
+    key: str
+    first_revision: int
+    limit: int
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A key with its revision and value."""
+
+    key: str
+    revision: int
+    value: bytes
+
+
 class Outcome(StrEnum):
     """`CONFLICT`: the key has another revision. `LOST`: nobody answered in time; a write may take effect even later."""
 
@@ -48,12 +68,16 @@ class Outcome(StrEnum):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The answer to a call. After a read and a conflict: the revision and value of the key; none and 0 if it is missing."""
+    """The answer to a call. After a read and a conflict: the revision and value of the key; none and 0 if it is missing.
+
+    After a scan: the `entries`, and the revision at which the next page begins, 0 if there is none.
+    """
 
     call: int
     outcome: Outcome
     revision: int = 0
     value: bytes | None = None
+    entries: tuple[Entry, ...] = ()
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -97,4 +121,6 @@ class PlacesChanged(msgspec.Struct, frozen=True):
 
 
 Call = Put | Erase | Read
-Step = Call | Joined | NameTaken | Admitted | Refused | EndSession | PlacesChanged
+# All that is asked of the store.
+StoreCall = Call | Scan
+Step = StoreCall | Joined | NameTaken | Admitted | Refused | EndSession | PlacesChanged

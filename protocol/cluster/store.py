@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from rlpx.protocol.cluster.records import encode
-from rlpx.protocol.cluster.steps import Answer, Erase, Put, Read, Step
+from rlpx.protocol.cluster.steps import Answer, Erase, Put, Read, Scan, Step
 
 # Called with the answer and the time.
 Then = Callable[[Answer, float], None]
@@ -32,6 +32,10 @@ class Store:
     def read(self, key: str, then: Then) -> None:
         """Read a key."""
         self._steps.append(Read(self._wait(then), key))
+
+    def scan(self, prefix: str, first_revision: int, limit: int, then: Then) -> None:
+        """Read a page of the keys that begin with a prefix."""
+        self._steps.append(Scan(self._wait(then), prefix, first_revision, limit))
 
     def on_answer(self, answer: Answer, now: float) -> None:
         """A call is answered. An answer to no call is ignored."""

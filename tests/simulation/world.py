@@ -10,6 +10,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from rlpx.protocol.cluster.steps import (
     Admitted,
     Answer,
     EndSession,
+    Entry,
     Erase,
     Joined,
     NameTaken,
@@ -29,14 +31,21 @@ from rlpx.protocol.cluster.steps import (
     Put,
     Read,
     Refused,
+    Scan,
     Step,
+    StoreCall,
 )
+from rlpx.protocol.cluster.sweep import PAGE_CLAIMS, PAGE_SECONDS
 from rlpx.protocol.lifecycle import Direction
 
 # After this time a host treats a call as lost.
 CALL_SECONDS: Final = 2.0
 # A session that finds no place waits for one this long.
 PLACE_SECONDS: Final = 2.0
+# What dead hosts have left is erased soon, so that a run sees them come back after that.
+TIMING: Final = Timing(over_s=20.0, sweep_s=2.0)
+# When what was lost in the last moment may be done, and a host that was stopped or cut off then is a member again.
+LATEST_SECONDS: Final = 20.0
 
 DIRECTIONS: Final = tuple(Direction)
 
@@ -98,10 +107,12 @@ class Kv:
         self.writes: Counter[str] = Counter()
         self.is_away = False
 
-    def carry_out(self, call: Put | Erase | Read) -> Answer:
+    def carry_out(self, call: StoreCall) -> Answer:
         revision, value = self.keys.get(call.key, (0, None))
         if isinstance(call, Read):
             return Answer(call.call, Outcome.DONE, revision, value)
+        if isinstance(call, Scan):
+            return self._page(call)
         if revision != call.expected:
             return Answer(call.call, Outcome.CONFLICT, revision, value)
         self.sequence += 1
@@ -112,6 +123,7 @@ class Kv:
                 self._erased_at[call.key] = self.sequence
             self._publish(call.key, self.sequence, None)
         else:
+            self.keys.pop(call.key, None)
             self.keys[call.key] = self.sequence, call.value
             if call.key.startswith("note."):
                 self.notes[call.key] = Noted(self._world.now, msgspec.json.decode(call.value, type=Note).sender)
@@ -120,7 +132,7 @@ class Kv:
                 self._world.at(call.ttl_s, lambda key=call.key, revision=self.sequence: self._expire(key, revision))  # type: ignore[misc]
         return Answer(call.call, Outcome.DONE, self.sequence)
 
-    def delay(self, call: Put | Erase | Read, seconds: float) -> None:
+    def delay(self, call: StoreCall, seconds: float) -> None:
         """Carry out a call that nobody waits for any more, much later."""
         sent_at = self.sequence
         self._late[call.key] += 1
@@ -135,6 +147,14 @@ class Kv:
                 self.carry_out(call)
 
         self._world.at(seconds, carry_out)
+
+    def _page(self, call: Scan) -> Answer:
+        """A page of keys; they are in the order of their revisions."""
+        found = (item for item in self.keys.items() if item[1][0] >= call.first_revision and item[0].startswith(call.key))
+        page = list(islice(found, call.limit + 1))
+        entries = tuple(Entry(key, revision, value) for key, (revision, value) in page[: call.limit])
+        after = page[-1][1][0] if len(page) > call.limit else 0
+        return Answer(call.call, Outcome.DONE, after, entries=entries)
 
     def _expire(self, key: str, revision: int) -> None:
         if self.keys.get(key, (0, b""))[0] == revision:
@@ -184,11 +204,11 @@ class Host:
         self.used: Counter[Direction] = Counter()
         self.leased: Counter[Direction] = Counter()
         self.last_session = 0
-        self.open_calls: dict[int, Put | Erase | Read] = {}
+        self.open_calls: dict[int, StoreCall] = {}
         self.inbox.clear()
         limits = dict.fromkeys(Direction, plan.limit)
         me = Me(self.name, f"{self.name}-{self.starts}")
-        self.member = Member(Setup(me, limits, plan.lets_in, Timing(), plan.block))
+        self.member = Member(Setup(me, limits, plan.lets_in, TIMING, plan.block))
         self.connect()
         self.tick(self.starts)
 
@@ -239,7 +259,7 @@ class Host:
                 self.carry_out_one(step)
 
     def carry_out_one(self, step: Step) -> None:
-        if isinstance(step, Put | Erase | Read):
+        if isinstance(step, StoreCall):
             self.send(step)
         elif isinstance(step, Joined):
             self.is_joined = True
@@ -260,7 +280,7 @@ class Host:
         """This start of the host does something, unless it has been killed by then."""
         self.world.at(seconds, act, self)
 
-    def send(self, call: Put | Erase | Read) -> None:
+    def send(self, call: StoreCall) -> None:
         world = self.world
         self.open_calls[call.call] = call
         if self.is_cut or world.kv.is_away or world.loses():
@@ -271,7 +291,7 @@ class Host:
             return
         world.at(world.delay(), partial(self.arrive, call, self.starts, world.now))
 
-    def arrive(self, call: Put | Erase | Read, start: int, sent_at: float) -> None:
+    def arrive(self, call: StoreCall, start: int, sent_at: float) -> None:
         """A call has reached the store. An answer that comes at all comes in less than `CALL_SECONDS`."""
         world = self.world
         answer = None if world.kv.is_away else world.kv.carry_out(call)
@@ -286,7 +306,7 @@ class Host:
         if self.open_calls.pop(answer.call, None) is not None:
             self.member.on_answer(answer, self.now)
 
-    def lost(self, call: Put | Erase | Read) -> None:
+    def lost(self, call: StoreCall) -> None:
         """A call had no answer for too long."""
         if call.call in self.open_calls:
             peer = bytes.fromhex(call.key.rpartition(".")[2]) if call.key.startswith(("peer.", "note.")) else b""
@@ -596,6 +616,8 @@ class World:
         claimed = set()
         for key, (_, value) in self.kv.keys.items():
             claim = decode(Claim, value) if key.startswith("peer.") else None
+            if claim is not None and living[claim.host] != claim.epoch and self._is_swept:
+                raise BrokenError(f"a claim of epoch {claim.epoch} is still there")
             if claim is not None and living[claim.host] == claim.epoch:
                 peer = bytes.fromhex(key.removeprefix("peer."))
                 if owners.get(peer) != claim.host:
@@ -604,11 +626,20 @@ class World:
         if claimed != set(owners):
             raise BrokenError(f"{len(set(owners) - claimed)} sessions have no claim")
 
+    @property
+    def _is_swept(self) -> bool:
+        """Whether the quiet was long enough for a whole look at the claims, with the pause before it."""
+        pages_s = len(self.kv.keys) / PAGE_CLAIMS * PAGE_SECONDS
+        return self.plan.settle_s > LATEST_SECONDS + 2 * (TIMING.sweep_s + pages_s)
+
     def _check_places(self, way: Direction) -> None:
         active = sum(host.used[way] for host in self.hosts)
         if active > self.plan.limit:
             raise BrokenError(f"{active} {way} sessions in the end")
         shard = decode(Shard, self.kv.keys.get(shard_key(way, 0), (0, None))[1]) or Shard()
+        living = {host.name: host.member.setup.me.epoch for host in self.hosts}
+        if self._is_swept and any(living[name] != lease.epoch for name, lease in shard.leases.items()):
+            raise BrokenError(f"leases of dead epochs are still there: {shard.leases}")
         for host in self.hosts:
             places = host.member.places[way]
             said = shard.places_of(host.name, host.member.setup.me.epoch)

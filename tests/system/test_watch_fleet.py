@@ -12,7 +12,9 @@ from typing import Final
 import nats as nats_client
 import pytest
 import rlp as oracle
+from nats.js.api import KeyValueConfig
 
+from rlpx.protocol.cluster.records import Claim, encode, peer_key
 from rlpx.protocol.rlpx.crypto import PrivateKey
 from tests.system.cluster_fleet import CHAIN, Crowd, Nats, crowd, member
 from tests.system.harness import RunningEngine, eventually
@@ -27,6 +29,15 @@ ELSEWHERE: Final = {
     "rlpx_fleet": "it is a name",
     "rlpx_fleet_events_dropped": "tests/engine/cluster/test_lifecycle.py; here it is there and zero",
 }
+
+
+async def _leave_claim(url: str) -> None:
+    """An earlier run of host a had a session."""
+    client = await nats_client.connect(url)
+    config = KeyValueConfig(bucket="test", history=1, limit_marker_ttl=120.0, direct=True)
+    store = await client.jetstream().create_key_value(config)
+    await store.put(peer_key(bytes(64)), encode(Claim("a", "earlier", 1, 1)))
+    await client.close()
 
 
 async def _listen(url: str, seconds: float) -> None:
@@ -76,9 +87,12 @@ def lose_nats(scrapes: Scrapes, nats: Nats, engines: tuple[RunningEngine, Runnin
 @pytest.mark.long
 def test_every_metric_of_a_fleet_moves_when_its_thing_happens() -> None:
     settings = f"max_payload: {MAX_PAYLOAD_BYTES}"
-    with Nats(settings=settings) as nats, member(nats, "a", "--watch", "127.0.0.1:0") as first, crowd() as peers:
+    with Nats(settings=settings) as nats, ExitStack() as stack:
+        asyncio.run(_leave_claim(nats.url))
+        first = stack.enter_context(member(nats, "a", "--watch", "127.0.0.1:0"))
+        peers = stack.enter_context(crowd())
         scrapes = Scrapes(serving(first)["address"])
-        with member(nats, "b") as other, ExitStack() as stack:
+        with member(nats, "b") as other:
             scrapes.await_move("rlpx_fleet_hosts")
             scrapes.await_that("rlpx_fleet_member", lambda _, new: new == 1, {})
             peer = stack.enter_context(Peer(first.address, first.node_id, CHAIN).establish())
@@ -97,6 +111,7 @@ def test_every_metric_of_a_fleet_moves_when_its_thing_happens() -> None:
             eventually(lambda: other.counts()[2] == 1, "the other host has the peer")
             peers.connect(first, key)
             scrapes.await_move("rlpx_fleet_claims_refused")
+            scrapes.await_that("rlpx_fleet_claims_erased", lambda _, new: new == 1, {})
             publish_traffic(scrapes, nats, peer)
             lose_nats(scrapes, nats, (first, other), peers)
     assert OF_FLEET - scrapes.moved == set(ELSEWHERE)

@@ -9,7 +9,7 @@ import msgspec
 from rlpx.protocol.cluster.hosts import Me
 from rlpx.protocol.cluster.member import Asked, Member, Setup
 from rlpx.protocol.cluster.records import Claim, Heartbeat, encode, host_key, peer_key
-from rlpx.protocol.cluster.steps import Answer, Call, Erase, Outcome, Put, Read, Step
+from rlpx.protocol.cluster.steps import Answer, Entry, Erase, Outcome, Put, Read, Scan, Step, StoreCall
 from rlpx.protocol.lifecycle import Direction
 
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
@@ -24,7 +24,7 @@ class Table:
         self.keys: dict[str, tuple[int, bytes]] = {}
         self.revision = 0
         self.now = 100.0
-        self.calls: list[Call] = []
+        self.calls: list[StoreCall] = []
         self.said: list[Step] = []
         limits = dict.fromkeys(Direction, limit)
         self.member = Member(Setup(Me("a", "a1"), limits, lets_in, block_places=block))
@@ -42,7 +42,7 @@ class Table:
 
     def collect(self) -> None:
         for step in self.member.take():
-            if isinstance(step, Call):
+            if isinstance(step, StoreCall):
                 self.calls.append(step)
             else:
                 self.said.append(step)
@@ -66,31 +66,41 @@ class Table:
         """The oldest waiting call of this kind."""
         return next(call for call in self.calls if isinstance(call, kind) and call.key.startswith(prefix))
 
-    def answer(self, call: Call) -> None:
+    def answer(self, call: StoreCall) -> None:
         """Carry one call out and tell the member."""
         self.reply(call, self.carry_out(call))
 
-    def lose(self, call: Call) -> None:
+    def lose(self, call: StoreCall) -> None:
         """The member hears nothing of a call."""
         self.reply(call, Answer(call.call, Outcome.LOST))
 
-    def reply(self, call: Call, answer: Answer) -> None:
+    def reply(self, call: StoreCall, answer: Answer) -> None:
         self.calls.remove(call)
         self.member.on_answer(answer, self.now)
         self.collect()
 
-    def carry_out(self, call: Call) -> Answer:
+    def carry_out(self, call: StoreCall) -> Answer:
         revision, value = self.keys.get(call.key, (0, None))
         if isinstance(call, Read):
             return Answer(call.call, Outcome.DONE, revision, value)
-        if revision != call.expected:
+        if not isinstance(call, Scan) and revision != call.expected:
             return Answer(call.call, Outcome.CONFLICT, revision, value)
         if isinstance(call, Erase):
             self.revision += 1
             del self.keys[call.key]
             return Answer(call.call, Outcome.DONE, self.revision)
+        if isinstance(call, Scan):
+            return self.page(call)
         assert isinstance(call, Put)
         return Answer(call.call, Outcome.DONE, self.put(call.key, call.value))
+
+    def page(self, call: Scan) -> Answer:
+        """The keys that a scan asks for."""
+        found = sorted((revision, key, value) for key, (revision, value) in self.keys.items() if key.startswith(call.key))
+        found = [item for item in found if item[0] >= call.first_revision]
+        entries = tuple(Entry(key, revision, value) for revision, key, value in found[: call.limit])
+        after = found[call.limit][0] if len(found) > call.limit else 0
+        return Answer(call.call, Outcome.DONE, after, entries=entries)
 
     def put(self, key: str, value: bytes | msgspec.Struct) -> int:
         """Another host writes."""

@@ -553,3 +553,13 @@ def test_a_claim_that_waits_to_be_erased_lends_its_age_to_no_later_session() -> 
     table.pass_time(2)
     ends = [step for step in table.heard() if isinstance(step, EndSession)]
     assert ends == [EndSession(2, DUPLICATE, "the peer has session 7 at host b already")]
+
+
+def test_a_claim_that_others_may_erase_is_written_anew() -> None:
+    table = own(Table().joined())
+    before = table.keys[KEY][0]
+    for writes in (False, True):
+        table.member.claims.on_return(writes=writes)
+        table.pass_time(1)
+        assert (table.keys[KEY][0] > before) == writes
+    assert held(table) == Claim("a", "a1", 1, 10)

@@ -273,3 +273,45 @@ def test_the_death_of_an_earlier_epoch_of_our_own_needs_only_a_store_that_answer
         assert isinstance(step, Read)
         watch.answer(step.call, 1.0, outcome, (1, Heartbeat("a1")))
     assert heard == [True, False]
+
+
+def test_an_epoch_is_over_much_later_than_its_host_is_dead_unless_another_has_followed() -> None:
+    watch = Watch().joined()
+    watch.sees("b", 2, 10.0)
+    for at in range(1, 620):
+        watch.hosts.tick(float(at))
+        assert watch.hosts.is_over("b", "b1", float(at)) == (at >= 610)
+        assert watch.hosts.is_over("z", "z1", float(at)) == (at >= 600)
+    assert watch.hosts.is_over("a", "a0", 1.0)
+    assert not watch.hosts.is_over("a", "a1", 1000.0)
+    watch.sees("b", 3, 620.0, "b2")
+    assert watch.hosts.is_over("b", "b1", 620.0)
+    assert not watch.hosts.is_over("b", "b2", 620.0)
+    watch.sees("b", 4, 621.0, "b2", has_left=True)
+    assert watch.hosts.is_over("b", "b2", 621.0)
+    # Whoever was stopped itself has to wait anew.
+    watch.hosts.tick(5000.0)
+    assert not watch.hosts.is_over("z", "z1", 5000.0)
+
+
+def test_that_an_epoch_is_over_is_confirmed_by_the_store() -> None:
+    watch = Watch().joined()
+    for at in range(1, 602):
+        watch.hosts.tick(float(at))
+    watch.take()
+    heard: list[bool] = []
+    for found in ((0, None), (7, Heartbeat("b1"))):
+        watch.hosts.confirm_over("b", "b1", lambda is_over, _now: heard.append(is_over))
+        (step,) = watch.take()
+        assert isinstance(step, Read)
+        watch.answer(step.call, 602.0, found=found)
+    assert heard == [True, False]
+
+
+def test_a_host_knows_that_it_was_silent_for_so_long_that_others_may_erase_what_it_held() -> None:
+    watch = Watch().joined()
+    was_silent = []
+    for at in (100.0, 400.0, 405.0):
+        watch.beat(at)
+        was_silent.append(watch.hosts.was_silent)
+    assert was_silent == [False, True, False]

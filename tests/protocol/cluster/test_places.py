@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlpx.protocol.cluster.records import Fleet, Lease, Shard, encode, shard_key
+from rlpx.protocol.cluster.records import Fleet, Lease, Shard, decode, encode, shard_key
 from rlpx.protocol.cluster.steps import Admitted, Answer, EndSession, Outcome, PlacesChanged, Put, Read
 from tests.protocol.cluster.table import IN, OUT, Table
 
@@ -251,6 +251,27 @@ def test_a_lease_is_taken_away_and_the_watch_has_said_so_before() -> None:
     table.reply(call, answer)
     table.settle()
     assert leased(table) == 2
+
+
+def test_of_two_leases_the_one_of_an_epoch_that_is_over_is_swept_if_nothing_else_is_to_be_written() -> None:
+    table = Table().joined()
+    places = table.member.places[IN]
+    table.see(SHARD, Shard({"b": Lease("b2", 2), "c": Lease("c1", 3)}))
+    table.beat("b", "b2")
+    table.beat("c", "c2")
+    table.use(0, 1)
+    places.sweep(table.now)
+    table.collect()
+    # A lease for a session goes first.
+    assert not [call for call in table.calls if isinstance(call, Read)]
+    table.settle()
+    places.sweep(table.now)
+    table.collect()
+    table.settle()
+    assert decode(Shard, table.keys[SHARD][1]) == Shard({"b": Lease("b2", 2), "a": Lease("a1", 1)})
+    places.sweep(table.now)
+    table.collect()
+    assert table.calls == []
 
 
 def test_nothing_is_leased_before_we_are_sure_of_ourselves() -> None:
