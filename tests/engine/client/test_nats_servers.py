@@ -55,5 +55,6 @@ async def end_while_reconnecting(monkeypatch: pytest.MonkeyPatch) -> None:
     # An attempt that was cancelled a moment ago does this.
     future.set_result(True)
     await client.close()
+    del client, future
     gc.collect()
     assert faults == []
