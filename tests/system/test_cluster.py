@@ -97,36 +97,6 @@ def test_what_a_killed_host_held_is_free_within_20_seconds() -> None:
 
 
 @pytest.mark.long
-def test_sessions_survive_all_servers_and_of_two_with_one_peer_the_older_stays() -> None:
-    with Nats(3) as nats, fleet(nats, "a", "b") as (first, second), crowd() as peers:
-        for number in range(6):
-            peers.connect((first, second)[number % 2])
-        eventually(lambda: active([first, second]) == 6, "six sessions")
-        nats.kill(0)
-        peers.connect(first)
-        eventually(lambda: active([first, second]) == 7, "one server of three is not missed")
-        nats.kill(1)
-        nats.kill(2)
-        key = PrivateKey(b"\x09" * 32)
-        peers.connect(first, key)
-        eventually(lambda: first.counts()[2] == 5, "the peer is let in while NATS is away")
-        peers.connect(second, key)
-        eventually(lambda: second.counts()[2] == 4, "and by the other host, which cannot know")
-        sleep(16.0)  # longer than any host without heartbeats is believed to live
-        assert active([first, second]) == 9
-        for index in range(3):
-            nats.start(index)
-        eventually(lambda: second.counts()[2] == 3, "the younger session has ended", 60.0)
-        assert first.counts()[2] == 5
-        assert peers.active == 8
-        # Everything that happened meanwhile is in the stream, each event once.
-        eventually(lambda: Lives(nats).names("closed") == [("b", 4)], "the end of the fourth session of host b", 60.0)
-        lives = Lives(nats)
-        assert sorted(lives.names("established")) == [("a", n) for n in range(1, 6)] + [("b", n) for n in range(1, 5)]
-        assert len(lives.events) == len({event["id"] for event in lives.events})
-
-
-@pytest.mark.long
 def test_a_stopped_host_finds_that_it_was_given_up_before_it_admits_anyone() -> None:
     limits = ("--limits.max-active-inbound", "4")
     with Nats() as nats, fleet(nats, "a", "b", flags=limits) as (stopped, other), crowd() as peers:

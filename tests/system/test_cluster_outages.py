@@ -1,0 +1,129 @@
+"""NATS servers of a fleet are killed: no session is lost, no limit broken, and every event is in the stream once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from rlpx.protocol.rlpx.crypto import PrivateKey
+from tests.system.cluster_fleet import Crowd, Lives, Nats, crowd, fleet
+from tests.system.harness import RunningEngine, eventually
+from tests.system.peers import Peer
+
+# Each of two hosts leases ten places or more with its first session, and so has some for others while the store is away.
+LIMIT = 40
+LIMITS = ("--limits.max-active-inbound", str(LIMIT))
+# Servers that are back must find each other, choose leaders, and take what waited.
+BACK_SECONDS = 60.0
+
+
+def active(engines: list[RunningEngine]) -> int:
+    """The active sessions of all."""
+    return sum(engine.counts()[2] for engine in engines)
+
+
+def has_verdict(peer: Peer) -> bool:
+    """Whether a peer is let in or refused."""
+    return peer.session.stage == "active" or peer.session.is_closed
+
+
+def come_and_go(peers: Crowd, engines: list[RunningEngine], seconds: float) -> None:
+    """For so long a peer comes to one host after the other, is let in, and leaves."""
+    ends_at = monotonic() + seconds
+    while monotonic() < ends_at:
+        for engine in engines:
+            before = engine.counts()[2]
+            peer = peers.connect(engine)
+            eventually(lambda: has_verdict(peer), "a verdict")  # noqa: B023 - asked in this turn only
+            assert peer.session.stage == "active", engine.call("history", limit=1)
+            eventually(lambda: engine.counts()[2] == before + 1, "its session is active")  # noqa: B023 - see above
+            peers.leave(peer)
+            eventually(lambda: engine.counts()[2] == before, "it has left")  # noqa: B023 - see above
+
+
+def crowd_in(peers: Crowd, engines: list[RunningEngine]) -> None:
+    """More peers come than there are places, and those that were let in leave again."""
+    before = [engine.counts()[2] for engine in engines]
+    came = [peers.connect(engine) for engine in engines for _ in range(LIMIT)]
+    eventually(lambda: all(map(has_verdict, came)), "every peer has a verdict", BACK_SECONDS)
+    assert active(engines) <= LIMIT
+    for peer in came:
+        if not peer.session.is_closed:
+            peers.leave(peer)
+    eventually(lambda: [engine.counts()[2] for engine in engines] == before, "they have left")
+
+
+def lived(engines: dict[str, RunningEngine]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """The sessions that were ever active, as the hosts tell it, and those that have ended."""
+    there = {(name, shown["session"]) for name, engine in engines.items() for shown in sessions(engine)}
+    ended = {
+        (name, shown["session"])
+        for name, engine in engines.items()
+        for shown in engine.call("history", limit=1000)
+        if shown["stage"] == "active"
+    }
+    return sorted(there | ended), sorted(ended)
+
+
+def sessions(engine: RunningEngine) -> list[dict[str, Any]]:
+    """The active sessions of a host."""
+    return list(engine.call("sessions", phase="active")["sessions"])
+
+
+def outage(killed: int, act: Callable[[Crowd, list[RunningEngine]], None], and_then: Callable[..., None]) -> None:
+    """Kill so many of three servers and act; when they are back, every event must be in the stream once."""
+    with Nats(3) as nats, fleet(nats, "a", "b", flags=LIMITS) as engines, crowd() as peers:
+        staying = [peers.connect(engine) for engine in engines for _ in range(3)]
+        eventually(lambda: active(engines) == 6, "six sessions")
+        for server in range(killed):
+            nats.kill(server)
+        act(peers, engines)
+        for server in range(killed):
+            nats.start(server)
+        and_then(peers, engines)
+        assert all(peer.session.stage == "active" for peer in staying)
+        hosts = dict(zip(("a", "b"), engines, strict=True))
+
+        def is_told() -> bool:
+            lives = Lives(nats)
+            ended = set(lives.names("established")) & set(lives.names("closed"))
+            return (sorted(lives.names("established")), sorted(ended)) == lived(hosts)
+
+        eventually(is_told, "the stream tells what the hosts tell", BACK_SECONDS)
+        lives = Lives(nats)
+        assert len(lives.events) == len({event["id"] for event in lives.events})
+        for host in hosts:
+            opened = [session for name, session in lives.names("opened") if name == host]
+            assert opened == sorted(opened)
+        assert lives.most_active("inbound") <= LIMIT
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("killed", "seconds"), [(1, 3.0), (2, 16.0)])
+def test_sessions_come_and_go_without_some_of_the_servers(killed: int, seconds: float) -> None:
+    def act(peers: Crowd, engines: list[RunningEngine]) -> None:
+        come_and_go(peers, engines, seconds)
+        crowd_in(peers, engines)
+
+    outage(killed, act, lambda peers, engines: come_and_go(peers, engines, 1.0))
+
+
+@pytest.mark.long
+def test_sessions_survive_a_minute_without_servers_and_of_two_with_one_peer_the_older_stays() -> None:
+    key = PrivateKey(b"\x09" * 32)
+
+    def act(peers: Crowd, engines: list[RunningEngine]) -> None:
+        for engine in engines:
+            peers.connect(engine, key)
+            eventually(lambda: engine.counts()[2] == 4, "the peer is let in, because nobody knows that another host has it")  # noqa: B023 - asked in this turn only
+        crowd_in(peers, engines)
+        come_and_go(peers, engines, 60.0)
+        assert active(engines) == 8
+
+    def settle(_peers: Crowd, engines: list[RunningEngine]) -> None:
+        eventually(lambda: [engine.counts()[2] for engine in engines] == [4, 3], "the younger session ends", BACK_SECONDS)
+
+    outage(3, act, settle)
