@@ -1,13 +1,15 @@
 """The lives of this host's sessions in a stream of the fleet: durable, replayed from any time, each event once.
 
-Events are published in groups, the next when all of one are confirmed. While NATS does not confirm, events wait in memory
-and then in a file, both bounded; what does not fit is counted, and the count is published as an event of its own. Each event
-has an id that follows from the engine's run, so that one which is published twice is stored once.
+Events are published in groups, the next when all of one are confirmed. While NATS does not confirm, events wait in a file,
+which is bounded; what does not fit is counted, and the count is published as an event of its own. The file outlives an
+engine that is killed, and its next start publishes it. Each event has an id that follows from the engine's run, so that one
+which is published twice is stored once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -64,11 +66,14 @@ class Spool:
     def __init__(self, path: Path, max_bytes: int = SPOOL_BYTES) -> None:
         self._path = path
         self.max_bytes = max_bytes
-        self._read_at = 0
+        self._read_at = self._size = 0
         with suppress(OSError):
             self._size = path.stat().st_size
-            return
-        self._size = 0
+            with path.open("ab+") as file:
+                file.seek(max(0, self._size - 1))
+                if self._size and file.read() != b"\n":
+                    # The end of an engine cut its last line off.
+                    self._size += file.write(b"\n")
 
     def __bool__(self) -> bool:
         return self._size > self._read_at
@@ -78,17 +83,20 @@ class Spool:
         """The size of the file, which also has events that are published already, until all are."""
         return self._size
 
-    def append(self, life: Life) -> bool:
-        """Keep an event; `False` if there is no room, or the file cannot be written."""
-        line = msgspec.json.encode(life) + b"\n"
-        if self._size + len(line) > self.max_bytes:
+    def append(self, *lives: Life) -> bool:
+        """Keep events, all or none; `False` if there is no room, or the file cannot be written."""
+        lines = b"".join(msgspec.json.encode(life) + b"\n" for life in lives)
+        if self._size + len(lines) > self.max_bytes:
             return False
         try:
             with self._path.open("ab") as file:
-                file.write(line)
+                file.write(lines)
         except OSError:
+            # A part may have been written, and another event must not follow in the same line.
+            with suppress(OSError):
+                os.truncate(self._path, self._size)
             return False
-        self._size += len(line)
+        self._size += len(lines)
         return True
 
     def take(self, count: int) -> list[Life]:
@@ -196,13 +204,20 @@ class LifecycleStream:
             self._add(Life(f"{head.run}-{publisher}-{topic}-{ordinal}", topic, fields))
 
     def _add(self, life: Life) -> None:
-        if len(self._waiting) < MEMORY_EVENTS and not self.spool:
+        # While there is a file, what is in memory is older.
+        if len(self._waiting) < MEMORY_EVENTS and self.spool.size_bytes == 0:
             self._waiting.append(life)
         elif not self.spool.append(life):
             self._losses += 1
             self.lost_events += 1
         self._idle.clear()
         self._is_waiting.set()
+
+    def _keep(self) -> None:
+        """Move what waits in memory to the file, if it has room: the engine may be killed at any moment."""
+        if self.spool.size_bytes == 0 and self.spool.append(*self._unconfirmed.values(), *self._waiting):
+            self._unconfirmed.clear()
+            self._waiting.clear()
 
     def _next_group(self) -> list[Life]:
         """The oldest events that wait: those in memory came before those in the file."""
@@ -216,14 +231,14 @@ class LifecycleStream:
             self._is_waiting.clear()
             while group := self._next_group():
                 await self._publish_group(group)
-                if not self._waiting and not self.spool:
+                if not self.spool:
                     self.spool.clear()
                     await self._tell_losses()
             if not self._is_waiting.is_set():
                 self._idle.set()
 
     async def _publish_group(self, group: list[Life]) -> None:
-        """Publish until every event of the group is confirmed."""
+        """Publish until every event of the group is confirmed, or is in the file."""
         for life in group:
             self._last_number += 1
             self._unconfirmed[self._last_number] = life
@@ -234,6 +249,7 @@ class LifecycleStream:
                 async with asyncio.timeout(_CALL_SECONDS):
                     await self._is_confirmed.wait()
             if self._unconfirmed:
+                self._keep()
                 await asyncio.sleep(RETRY_SECONDS)
                 if self._is_without_stream:
                     self._is_without_stream = False

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import pytest
 from nats.aio.client import Client
 
-from rlpx.engine.cluster.lifecycle import MEMORY_EVENTS, Life, LifecycleStream, Spool
+from rlpx.engine.cluster.lifecycle import MEMORY_EVENTS, RETRY_SECONDS, Life, LifecycleStream, Spool
 from rlpx.protocol.bus import zmtp
 
 
@@ -75,3 +77,85 @@ async def test_what_fits_neither_into_memory_nor_into_the_file_is_counted(tmp_pa
 
 async def _found(_name: str) -> None:
     """There is such a stream."""
+
+
+def test_an_event_after_a_line_that_was_cut_off_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_bytes(b'["run-0-sess')
+    assert Spool(path).append(life(2))
+    assert [item.id for item in Spool(path).take(9)] == [life(2).id]
+
+
+def test_events_are_kept_all_or_none(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", max_bytes=150)
+    assert spool.append(life(1), life(2))
+    assert not spool.append(life(3), life(4))
+    assert [item.id for item in spool.take(9)] == [life(1).id, life(2).id]
+
+
+class AwayClient:
+    """A connection to servers that are away, and the stream when they are back."""
+
+    def __init__(self) -> None:
+        self.is_connected = False
+        self.ids: list[str] = []
+        self.on_confirmed: Callable[[FakeMessage], Coroutine[Any, Any, None]] | None = None
+
+    def new_inbox(self) -> str:
+        return "inbox"
+
+    def jetstream(self, **_options: float) -> AwayClient:
+        return self
+
+    async def stream_info(self, _name: str) -> None:
+        """There is one."""
+
+    async def subscribe(self, _subject: str, cb: Callable[[FakeMessage], Coroutine[Any, Any, None]]) -> None:
+        self.on_confirmed = cb
+
+    async def publish(self, _subject: str, _fields: bytes, reply: str, headers: dict[str, str]) -> None:
+        self.ids.append(headers["Nats-Msg-Id"])
+        assert self.on_confirmed is not None
+        await self.on_confirmed(FakeMessage(reply))
+
+
+class FakeMessage:
+    """A confirmation."""
+
+    data = b'{"stream":"rlpx_test"}'
+
+    def __init__(self, subject: str) -> None:
+        self.subject = subject
+
+
+class FakeEvents:
+    """The hub of an engine that publishes what the test wants."""
+
+    def __init__(self) -> None:
+        self.listeners: dict[bytes, Callable[[str, zmtp.Wire], None]] = {}
+
+    def listen(self, topic: bytes, act: Callable[[str, zmtp.Wire], None]) -> None:
+        self.listeners[topic] = act
+
+    def close_session(self, number: int) -> None:
+        head = {"run": "run", "worker": 0, "first": number, "events": [{"session": number}]}
+        topic = "session.closed"
+        self.listeners[topic.encode()](topic, zmtp.encode([topic.encode(), msgspec.json.encode(head)]))
+
+
+@pytest.mark.loop("virtual")
+async def test_what_waits_while_the_servers_are_away_is_in_the_file_even_if_the_engine_is_killed(tmp_path: Path) -> None:
+    client, events, path = AwayClient(), FakeEvents(), tmp_path / "spool"
+    stream = LifecycleStream(client, "test", "a", Spool(path))  # type: ignore[arg-type]  # all that it uses of a client
+    await stream.start(events, servers=1)  # type: ignore[arg-type]  # as above
+    for number in range(3):
+        events.close_session(number)
+    await asyncio.sleep(RETRY_SECONDS)
+    events.close_session(3)
+    ids = [life(number).id for number in range(4)]
+    # Whoever starts after a kill finds this.
+    assert [item.id for item in Spool(path).take(9)] == ids
+    client.is_connected = True
+    await stream.close(10 * RETRY_SECONDS)
+    assert client.ids == ids
+    assert not path.exists()
