@@ -20,6 +20,9 @@ from rlpx.protocol.lifecycle import Direction
 # How often a host that cannot join yet tries again.
 JOIN_SECONDS: Final = 1.0
 
+# Heartbeats that hurry are no more than this in the whole fleet, because each of them goes to all hosts.
+HURRIED_BEATS_PER_SECOND: Final = 100
+
 # So many heartbeats of another epoch of our name may be of an engine that has ended.
 MAX_LATE_BEATS: Final = 2
 
@@ -127,8 +130,9 @@ class Hosts:
             )
 
     def hurry(self, now: float) -> None:
-        """Our next heartbeat says something that others wait for: send it soon, but at most one a second."""
-        self._next_at = min(self._next_at, max(now, (self._sent_at or 0.0) + JOIN_SECONDS))
+        """Others wait for what our next heartbeat says: send it soon, at most one a second, and fewer in a large fleet."""
+        pause_s = max(JOIN_SECONDS, len(self.others) / HURRIED_BEATS_PER_SECOND)
+        self._next_at = min(self._next_at, max(now, (self._sent_at or 0.0) + pause_s))
 
     def leave(self, now: float) -> None:
         """We hold nothing any more: our last heartbeat says so."""

@@ -24,8 +24,9 @@ from rlpx.protocol.lifecycle import Direction
 
 # Sessions above the leased places end after this time, unless places come free before.
 EXCESS_SECONDS: Final = 2.0
-# A shard is for this many places: hosts that lease in the same one disturb each other, and each write carries all leases.
-SHARD_PLACES: Final = 20_000
+# A shard is for this many places: hosts that lease in the same one disturb each other, and each write carries all leases to
+# all hosts. With 100 places a host that is 20 leases, some 500 bytes.
+SHARD_PLACES: Final = 2_000
 MAX_SHARDS: Final = 64
 
 

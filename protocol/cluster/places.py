@@ -89,7 +89,7 @@ class Places:
         self._limit = limit
         while len(self._kept) < shards:
             self._kept.append(Kept())
-        self._sum_free()
+        self.elsewhere = sum(max(0, self._free_in(number)) for number in range(len(self._kept)))
         self._tell()
 
     @property
@@ -263,7 +263,7 @@ class Places:
                 kept.mine_at = answer.revision
                 self._unsure.discard(number)
                 if answer.revision > kept.revision:
-                    self._saw(kept, answer.revision, record)
+                    self._saw(number, answer.revision, record)
                 else:
                     self._recount(number)
                 self._end_write(then, is_conflict=False)
@@ -291,7 +291,7 @@ class Places:
 
         def on_voided(answer: Answer, now: float) -> None:
             if answer.outcome is Outcome.DONE and answer.revision > kept.revision:
-                self._saw(kept, answer.revision, kept.shard.replaced(host, None))
+                self._saw(number, answer.revision, kept.shard.replaced(host, None))
             elif answer.outcome is Outcome.CONFLICT:
                 self._look(number, answer.revision, answer.value, is_final=answer.revision > kept.revision)
             self._end_write(now, is_conflict=answer.outcome is not Outcome.DONE)
@@ -314,7 +314,7 @@ class Places:
         writes. We keep what was confirmed and write it once more, which shows which of the two it is.
         """
         kept = self._kept[number]
-        self._saw(kept, revision, decode(Shard, value) or Shard())
+        self._saw(number, revision, decode(Shard, value) or Shard())
         places = kept.shard.places_of(self._hosts.me.host, self._hosts.me.epoch)
         if is_final:
             self._unsure.discard(number)
@@ -335,13 +335,12 @@ class Places:
         self.leased += mine - kept.mine
         kept.mine = mine
 
-    def _saw(self, kept: Kept, revision: int, shard: Shard) -> None:
+    def _saw(self, number: int, revision: int, shard: Shard) -> None:
         """A shard has this revision now."""
+        kept = self._kept[number]
+        before = self._free_in(number)
         kept.revision, kept.shard, kept.leased, kept.is_stale = revision, shard, shard.leased, False
-        self._sum_free()
-
-    def _sum_free(self) -> None:
-        self.elsewhere = sum(max(0, self._free_in(number)) for number in range(len(self._kept)))
+        self.elsewhere += max(0, self._free_in(number)) - max(0, before)
 
     def _tell(self) -> None:
         """Tell the engine, if anything has changed."""

@@ -194,6 +194,16 @@ def test_what_is_urgent_is_said_soon_but_not_more_than_once_a_second() -> None:
     assert other.take() == []
 
 
+def test_in_a_large_fleet_what_is_urgent_waits_longer_because_all_hosts_hear_it() -> None:
+    watch = Watch().joined()
+    for number in range(300):
+        watch.sees(f"h{number}", number + 1, 0.5)
+    watch.hosts.hurry(1.5)
+    watch.hosts.tick(2.9)
+    assert watch.take() == []
+    watch.beat(3.0, 2)
+
+
 def test_a_host_that_leaves_says_so_and_is_sure_of_nothing() -> None:
     watch = Watch().joined()
     watch.hosts.leave(2.0)

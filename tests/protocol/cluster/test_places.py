@@ -371,12 +371,12 @@ def test_an_unknown_shard_is_ignored() -> None:
 
 
 def test_places_are_in_several_shards_if_there_are_many() -> None:
-    table = Table(limit=65_000, block=64).joined()
+    table = Table(limit=6_500, block=64).joined()
     assert table.member.fleet is not None
     assert table.member.fleet.shards == 3
-    table.use(0, 40_000)
+    table.use(0, 4_000)
     table.settle()
-    assert 40_000 <= leased(table) < 40_000 + 2 * 64
+    assert 4_000 <= leased(table) < 4_000 + 2 * 64
     table.use(100, 0)
     table.pass_time(30)
     assert leased(table) <= 100 + 64 + 64
