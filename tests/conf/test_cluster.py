@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from rlpx.engine.settings.fields import setting_fields
+from tests.system.harness import IMPORT_PATH
 
 CLUSTER: Final = Path(__file__).resolve().parents[2] / "conf" / "cluster"
 MANIFESTS: Final = ("compose.yaml", "kubernetes.yaml")
@@ -45,3 +46,27 @@ def test_the_state_of_a_host_is_where_the_image_has_it(name: str) -> None:
 def test_the_probes_are_paths_of_rlpx_watch() -> None:
     text = (CLUSTER / "kubernetes.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"path: (/\w+), port: watch", text)) == {"/healthz", "/readyz"}
+
+
+def test_the_engine_takes_the_variables_of_the_compose_file(tmp_path: Path) -> None:
+    text = (CLUSTER / "compose.yaml").read_text(encoding="utf-8").replace("${NATS_HOST_PASSWORD}", "secret")
+    given = {name: value.strip('"') for name, value in re.findall(r"^ +(RLPX_ENGINE_\w+): (.+)$", text, re.MULTILINE)}
+    assert len(given) == 4
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "rlpx.engine", "--check", "--cluster-host", "host-a"],
+        # Short, for the 107 bytes of a Unix socket's path.
+        env={"PYTHONPATH": IMPORT_PATH, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": "/run/nobody", **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pod_can_make_its_run_directory_and_keeps_its_node_key_to_itself() -> None:
+    text = (CLUSTER / "kubernetes.yaml").read_text(encoding="utf-8")
+    # The folder of a volume belongs to root, and the engine refuses a run directory of another user.
+    (run,) = re.findall(r"name: run, mountPath: (\S+) }", text)
+    assert f"{{ name: XDG_RUNTIME_DIR, value: {run} }}" in text
+    # Otherwise Kubernetes lets the group read the key at each start, and the engine refuses it then.
+    assert "fsGroupChangePolicy: OnRootMismatch" in text
