@@ -20,14 +20,13 @@ from nats.aio.client import DEFAULT_PENDING_SIZE, Client
 from rlpx.engine.client.calls import Answer, Reply
 from rlpx.engine.client.credentials import Credentials
 from rlpx.engine.client.errors import EngineSilentError, own_error
+from rlpx.engine.client.fleet_hosts import hosts_of
 from rlpx.engine.client.nats_servers import NatsUnavailableError, Servers, connect
 from rlpx.engine.client.presence import EngineError, EngineForbiddenError, EngineUnavailableError
 from rlpx.protocol.cluster.addressing import CALL, CANCEL, PAYLOAD_BYTES, command_subject, server_urls, without_password
-from rlpx.protocol.cluster.records import Heartbeat, decode, host_key
+from rlpx.protocol.cluster.records import Heartbeat
 from rlpx.protocol.errors import ErrorName
 
-# The store must answer within this time.
-STORE_SECONDS: Final = 5.0
 # A host carries out 64 requests of the fleet at a time and refuses more; so many are a program's own.
 CALLS_IN_FLIGHT: Final = 32
 
@@ -75,24 +74,12 @@ class FleetLink:
 
     async def hosts(self) -> dict[str, Heartbeat]:
         """The hosts that are there, by name, as their last heartbeats say. Raises `EngineUnavailableError`."""
-        prefix = host_key("")
-        found: dict[str, Heartbeat] = {}
         try:
-            store = await self.client.jetstream(timeout=STORE_SECONDS).key_value(self.place.name)
-            # The store has a key for each peer as well, so nothing may ask it for all keys.
-            watched = await store.watch(f"{prefix}*", ignore_deletes=True)
-            try:
-                while (entry := await watched.updates(STORE_SECONDS)) is not None:  # type: ignore[no-untyped-call]  # it has no types
-                    beat = decode(Heartbeat, entry.value)
-                    if beat is not None and not beat.has_left:
-                        found[entry.key.removeprefix(prefix)] = beat
-            finally:
-                await watched.stop()  # type: ignore[no-untyped-call]  # it has no types
+            return await hosts_of(self.client, self.place.name)
         except nats.js.errors.NotFoundError as error:
             raise EngineUnavailableError(f"there is no fleet named {self.place.name} at {self.place.shown}") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise EngineUnavailableError(f"the store of the fleet {self.place.name} does not answer: {error}") from error
-        return dict(sorted(found.items()))
 
     async def call(
         self, host: str, method: str, parameters: Mapping[str, object], payload: bytes | None, seconds: float | None

@@ -17,8 +17,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from rlpx.engine.client.fleet_hosts import STORE_SECONDS
 from rlpx.engine.client.fleet_items import FleetOpening
-from rlpx.engine.client.fleet_link import STORE_SECONDS, FleetLink
+from rlpx.engine.client.fleet_link import FleetLink
 from rlpx.engine.client.nats_servers import RETRY_SECONDS
 from rlpx.engine.client.presence import EngineUnavailableError
 from rlpx.protocol.cluster.addressing import EVENTS_LOST

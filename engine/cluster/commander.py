@@ -13,10 +13,11 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
+from rlpx.engine.client.fleet_hosts import hosts_of
 from rlpx.engine.client.nats_servers import Servers, connect
 from rlpx.protocol.bus.error_codes import ERROR_CODES
 from rlpx.protocol.cluster.addressing import OF_A_NAMED_HOST, OF_A_SESSION, command_subject, dialler
-from rlpx.protocol.cluster.records import Heartbeat, decode, host_key
+from rlpx.protocol.cluster.records import Heartbeat
 from rlpx.protocol.errors import ErrorName
 
 # A host that has this session number is found within this time.
@@ -66,23 +67,12 @@ class Commander:
 
     async def hosts(self) -> dict[str, Heartbeat]:
         """The hosts of the fleet by name, as their last heartbeats say. Raises `FleetError`."""
-        prefix = host_key("")
         try:
-            store = await self._nats.jetstream().key_value(self._fleet)
-            keys = await store.keys()
-            found: dict[str, Heartbeat] = {}
-            for key in sorted(key for key in keys if key.startswith(prefix)):
-                entry = await store.get(key)
-                beat = decode(Heartbeat, entry.value)
-                if beat is not None and not beat.has_left:
-                    found[key.removeprefix(prefix)] = beat
-        except (nats.js.errors.NoKeysError, nats.js.errors.KeyNotFoundError):
-            return {}
+            return await hosts_of(self._nats, self._fleet)
         except nats.js.errors.NotFoundError as error:
             raise FleetError(ErrorName.REFUSED, f"there is no fleet named {self._fleet} on these servers") from error
-        except (nats.errors.Error, TimeoutError) as error:
+        except (nats.errors.Error, OSError, TimeoutError) as error:
             raise FleetError(ErrorName.TIMED_OUT, f"the store of the fleet does not answer: {error}") from error
-        return found
 
     async def command(self, method: str, parameters: dict[str, Any], host: str | None, seconds: float) -> list[Answer]:
         """Carry out a command: on the named host, on the one that it concerns, or on all. Raises `FleetError`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,7 +15,9 @@ from functools import partial
 from time import time
 from typing import Final
 
+import nats as nats_client
 import pytest
+from nats.aio.msg import Msg
 
 from rlpx.engine.client import (
     ByHost,
@@ -32,6 +35,8 @@ from rlpx.engine.client import (
     connect,
 )
 from rlpx.engine.client.fleet_feed import WISH_SECONDS
+from rlpx.engine.client.nats_servers import Servers
+from rlpx.engine.cluster.commander import Commander
 from rlpx.protocol.bus.results import CountsResult
 from rlpx.protocol.eth.dialects import DIALECTS
 from rlpx.protocol.eth.messages import BlockHeaders, GetBlockHeaders, HeadersQuery
@@ -134,6 +139,32 @@ def test_a_call_that_its_program_gives_up_is_cancelled_at_its_host() -> None:
         keys = [PrivateKey(bytes([number]) * 32) for number in range(1, 91)]
         enodes = [f"enode://{key.id.hex()}@127.0.0.1:{port}" for key in keys]
         asyncio.run(use(nats, [enodes[:30], enodes[30:60], enodes[60:]]))
+
+
+async def filters_of_hosts(url: str) -> list[str]:
+    """The keys that a client and `rlpx-ctl` look at to find the hosts, as the servers are asked."""
+    asked: list[str] = []
+
+    async def note(message: Msg) -> None:
+        asked.append(json.loads(message.data)["config"]["filter_subject"])
+
+    spy = await nats_client.connect(url)
+    await spy.subscribe("$JS.API.CONSUMER.CREATE.>", cb=note)
+    await spy.flush()
+    async with connect(url, cluster="test") as found:
+        assert list(await found.hosts()) == ["a"]
+    async with Commander(Servers.named(url, ""), "test") as commander:
+        assert list(await commander.hosts()) == ["a"]
+    await spy.flush()
+    await spy.close()
+    return asked
+
+
+def test_to_find_the_hosts_nobody_looks_at_the_keys_of_peers() -> None:
+    with Nats() as nats, fleet(nats, "a"):
+        looked_at = asyncio.run(filters_of_hosts(nats.url))
+        # Once each time that `hosts` is called, and once as the program connects.
+        assert looked_at == ["$KV.test.host.*"] * 3
 
 
 def has_active(engine: RunningEngine, count: int) -> bool:
