@@ -7,8 +7,8 @@ paces it: what waits here is bounded in messages, and the engine bounds and coun
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from rlpx.engine.client.batch_reader import BatchReader, Event, Gap
 from rlpx.engine.client.feed_options import Opening
@@ -90,13 +90,7 @@ class EngineEvents:
         where = self._opening.where
         if isinstance(item, Gap):
             return True  # what is missing may have matched
-        # The engine's events have no session whose client and capabilities would be known.
-        return (
-            not where.keys() & {"client", "shared"}
-            and ("session" not in where or item.fields.get("session") in where["session"])
-            and (item.fields.get("peer") or "").startswith(where.get("peer", ""))
-            and where.get("direction", item.fields.get("direction")) == item.fields.get("direction")
-        )
+        return passes(where, item.fields)
 
     async def _keep(self) -> None:
         """Connect, as often as the engine ends."""
@@ -132,6 +126,17 @@ class EngineEvents:
             if self._waiting >= MAX_WAITING and self._wire is not None:
                 self._wire.pause()
             self._on_items(items)
+
+
+def passes(where: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+    """Whether an event that only the engine knows passes a filter."""
+    # The engine's events have no session whose client and capabilities would be known.
+    return (
+        not where.keys() & {"client", "shared"}
+        and ("session" not in where or fields.get("session") in where["session"])
+        and (fields.get("peer") or "").startswith(where.get("peer", ""))
+        and where.get("direction", fields.get("direction")) == fields.get("direction")
+    )
 
 
 def _is_engines(prefix: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, TypedDict
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from rlpx.engine.client.errors import own_error
 from rlpx.engine.client.topics import checked_prefixes, sub_protocol_of, warn_of_unknown
 from rlpx.protocol.bus.data_heads import NotUnderstoodError
-from rlpx.protocol.bus.feeds import FeedError, read_feed_message
+from rlpx.protocol.bus.feeds import FeedError, OpenFeed, Where, read_feed_message
 from rlpx.protocol.errors import ErrorName
 from rlpx.protocol.wording import Expected, nearest, wrong
 
@@ -47,6 +47,8 @@ class FeedOptions(TypedDict, total=False):
 
 
 _OF_FEED: Final = {"snapshot", "lossless", "credit"}
+# The options that are filters.
+FILTERS: Final = frozenset(FeedOptions.__annotations__.keys() - _OF_FEED)
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -83,18 +85,27 @@ def opening_of(topics: Iterable[str], options: FeedOptions) -> Opening:
     return opening
 
 
-def _check(opening: Opening) -> None:
-    """Refuse here what workers refuse. Raises `InvalidParamsError`."""
+def where_of(options: Mapping[str, object]) -> Where:
+    """The filter that these options are. Raises `InvalidParamsError`."""
+    given = {name: _sent(name, value) for name, value in options.items() if value is not None}
+    return _check(Opening(("eth.",), given)).where
+
+
+def _check(opening: Opening) -> OpenFeed:
+    """Refuse here what workers refuse; returns what they would read. Raises `InvalidParamsError`."""
     if opening.credit == 0:
         # Credit is granted for what was read.
         expected = Expected("the bytes that a worker may send before the program has read them, from 1", str(CREDIT_BYTES))
         raise own_error(ErrorName.INVALID_PARAMS, f"credit: {wrong(opening.credit, expected)}")
     try:
-        read_feed_message(msgspec.json.encode(opening.head(1)))
+        message = read_feed_message(msgspec.json.encode(opening.head(1)))
     except (FeedError, NotUnderstoodError) as error:
         raise own_error(ErrorName.INVALID_PARAMS, str(error)) from error
     except (TypeError, ValueError) as error:
         raise own_error(ErrorName.INVALID_PARAMS, f"an option that no message can have: {error}") from error
+    if not isinstance(message, OpenFeed):
+        raise TypeError(f"{message} opens no feed")
+    return message
 
 
 def _sent(name: str, value: Any) -> object:  # noqa: ANN401 - any option

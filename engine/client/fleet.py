@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 from weakref import WeakSet, WeakValueDictionary
 
 from rlpx.engine.client.by_host import ByHost
@@ -20,7 +19,7 @@ from rlpx.engine.client.commands import Commands, FleetCommands
 from rlpx.engine.client.connection import WAIT_SECONDS
 from rlpx.engine.client.errors import NoSuchSessionError, own_error
 from rlpx.engine.client.fleet_feed import SNAPSHOT_SECONDS, FleetFeed
-from rlpx.engine.client.fleet_items import CREDIT_BYTES, fleet_opening
+from rlpx.engine.client.fleet_items import FleetFeedOptions, fleet_opening
 from rlpx.engine.client.fleet_link import FleetLink, FleetPlace
 from rlpx.engine.client.presence import EngineError, EngineUnavailableError
 from rlpx.engine.client.routes import Routes
@@ -121,19 +120,14 @@ class Fleet(FleetCommands):
         [(host, shown)] = having
         return self.peer(host, shown.session)
 
-    def feed(
-        self,
-        *topics: str,
-        since: datetime | float | None = None,
-        snapshot: bool = True,
-        credit: int = CREDIT_BYTES,
-    ) -> FleetFeed:
-        """The events of all hosts whose topics begin with one of these, each with its host.
+    def feed(self, *topics: str, **options: Unpack[FleetFeedOptions]) -> FleetFeed:
+        """The events of all hosts whose topics begin with one of these and that are as all `options` say, with their hosts.
 
         With `since`, a time or seconds since 1970, the lives of sessions are replayed from there; otherwise the feed begins
-        with the sessions of each host, unless `snapshot` is false. `credit`: bytes that may wait for the program.
+        with the sessions of each host, unless `snapshot` is false. Hosts publish only messages that pass the filters; lives
+        are filtered here, by what is known of each session.
         """
-        opening = fleet_opening(topics, since, credit, has_snapshot=snapshot)
+        opening = fleet_opening(topics, options)
         feed = FleetFeed(self._link, opening, lambda host: self.host(host).snapshot(timeout=SNAPSHOT_SECONDS))
         self._feeds.add(feed)
         return feed

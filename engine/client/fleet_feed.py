@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -17,27 +17,24 @@ from typing import Any, Final, Self, TypeAlias
 import msgspec
 import nats.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
-from rlpx.engine.client.batch_reader import BatchReader, Event, Gap, Malformed
-from rlpx.engine.client.errors import own_error
+from rlpx.engine.client.batch_reader import Malformed
 from rlpx.engine.client.feed import FeedClosedError
 from rlpx.engine.client.fleet_items import FleetItem, FleetOpening, HostEvent, HostGap, HostLost, HostSnapshot
 from rlpx.engine.client.fleet_link import FleetLink
 from rlpx.engine.client.fleet_lives import Lives
+from rlpx.engine.client.fleet_sessions import SessionFilter
+from rlpx.engine.client.fleet_traffic import FleetTraffic
 from rlpx.engine.client.presence import EngineError, EngineUnavailableError
 from rlpx.protocol.bus.results import SessionObject, SnapshotResult
 from rlpx.protocol.cluster.addressing import EVENTS_LOST
-from rlpx.protocol.errors import ErrorName
 
-# Hosts publish traffic for this time after they were asked, and are asked again after a third of it.
-WISH_SECONDS: Final = 15.0
+# Hosts are asked for traffic again after this time, a third of what they publish it for, and those that come are noticed.
 REFRESH_SECONDS: Final = 5.0
-# All hosts answer a wish within this time, or are asked again later.
-ANSWER_SECONDS: Final = 2.0
 SNAPSHOT_SECONDS: Final = 10.0
-# What an item costs of the credit beside its payload.
+# What an item costs of the credit beside its payload, and what each session of a snapshot does.
 _ITEM_BYTES: Final = 512
+_SESSION_BYTES: Final = 1024
 
 TakeSnapshot: TypeAlias = Callable[[str], Awaitable[SnapshotResult[SessionObject]]]
 
@@ -63,20 +60,23 @@ class FleetFeed(AsyncIterator[FleetItem]):
         self._link = link
         self._opening = opening
         self._take_snapshot = take_snapshot
-        self._prefix = f"rlpx.{link.place.name}."
+        self._prefix_length = len(f"rlpx.{link.place.name}.")
         self._lives = Lives(link, opening, lambda cause: self._add([HostLost("", cause)]))
-        self._batches: dict[str, BatchReader] = {}
+        self._traffic = FleetTraffic(link, opening, self._on_traffic, self._on_lost)
+        self._filter = SessionFilter(opening.where)
         # By host: what its last snapshot covers, events that wait for a snapshot, and the epoch that was seen last.
         self._cuts: dict[str, _Cut] = {}
         self._held: dict[str, list[FleetItem]] = {}
+        self._held_bytes = 0
         self._epochs: dict[str, str] = {}
         self._arrived: deque[tuple[FleetItem, int]] = deque()
         self._waiting_bytes = 0
         self._has_changed = asyncio.Event()
         self._has_room = asyncio.Event()
+        # Set if hosts are to be asked and looked for at once.
+        self._look = asyncio.Event()
         # How many events did not fit, and the ordinal of the first, by topic, worker and host.
         self._losses: dict[tuple[str, int | None, str], tuple[int, int]] = {}
-        self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._is_open = False
         self._error: BaseException | None = None
@@ -116,95 +116,83 @@ class FleetFeed(AsyncIterator[FleetItem]):
     async def close(self) -> None:
         """End the feed. What was not read yet is forgotten; hosts publish for it for a few seconds more."""
         self._error = self._error or FeedClosedError("the feed was closed")
+        self._link.on_back.discard(self._look.set)
         await self._lives.close()
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
-        for subscription in self._subscriptions:
-            with suppress(nats.errors.Error, OSError):
-                await subscription.unsubscribe()
-        self._subscriptions.clear()
+        await self._traffic.close()
         self._arrived.clear()
+        self._held.clear()
         self._has_changed.set()
 
     # -- opening ------------------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
         opening = self._opening
-        try:
-            for subject in opening.subjects:
-                made = await self._link.client.subscribe(f"{self._prefix}*.{subject}", cb=self._on_traffic)
-                self._subscriptions.append(made)
-        except (nats.errors.Error, OSError) as error:
-            raise EngineUnavailableError(f"NATS carries no traffic to this program: {error}") from error
         hosts = await self._link.hosts()
         self._epochs = {name: beat.epoch for name, beat in hosts.items()}
+        self._link.on_back.add(self._look.set)
         if opening.lives:
             await self._lives.start()
-        if opening.wishes:
-            await self._wish(len(hosts))
+        await self._traffic.open(hosts)
         # Events that come before the snapshot of their host wait for it.
-        loop = asyncio.get_running_loop()
-        if opening.has_snapshot:
+        if opening.takes_snapshots:
             self._held = {name: [] for name in hosts}
         if opening.lives:
-            self._tasks.append(loop.create_task(self._lives.follow(self._on_life)))
-        if opening.has_snapshot:
+            self._start(self._lives.follow(self._on_life))
+        if opening.takes_snapshots:
             for refusal in await asyncio.gather(*(self._snapshot(name) for name in hosts)):
                 if refusal is not None:
                     raise refusal
-        task = loop.create_task(self._refresh())
-        task.add_done_callback(self._on_refresh_end)
+        self._start(self._refresh())
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._on_task_end)
         self._tasks.append(task)
 
-    async def _wish(self, hosts: int) -> None:
-        """Ask all hosts for traffic, and wait until all have said yes. Raises `InvalidParamsError` if one says no."""
-        inbox = self._link.client.new_inbox()
-        answers = await self._link.client.subscribe(inbox)
-        try:
-            await self._ask(inbox)
-            async with asyncio.timeout(ANSWER_SECONDS):
-                for _ in range(hosts):
-                    answer = msgspec.json.decode((await answers.next_msg(ANSWER_SECONDS)).data, type=dict[str, Any])
-                    if "error" in answer:
-                        raise own_error(ErrorName.INVALID_PARAMS, f"host {answer['host']}: {answer['error']}")
-        except (nats.errors.TimeoutError, TimeoutError, msgspec.DecodeError):
-            pass  # who did not answer is asked again
-        finally:
-            await answers.unsubscribe()
-
-    async def _ask(self, inbox: str = "") -> None:
-        wish = {"topics": self._opening.wishes, "seconds": WISH_SECONDS}
-        await self._link.client.publish(f"{self._prefix}listen", msgspec.json.encode(wish), inbox)
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        """A reader does not wait for ever for what has failed."""
+        if not task.cancelled() and task.exception() is not None:
+            self._error = self._error or task.exception()
+            self._has_changed.set()
 
     # -- while it is open ---------------------------------------------------------------------------------------------------
 
     async def _refresh(self) -> None:
         """Ask for traffic again, and notice the hosts that come and go."""
         while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            if self._opening.wishes:
-                with suppress(nats.errors.Error, OSError):
-                    await self._ask()
-            if not self._opening.has_snapshot:
-                continue
-            try:
-                hosts = await self._link.hosts()
-            except EngineUnavailableError:
-                continue  # NATS is away, which says nothing of the hosts
-            for name in self._epochs.keys() - hosts.keys():
-                del self._epochs[name]
-                self._add([HostLost(name, "it has left, or has sent no heartbeat for 15 s")])
-            new = [name for name, beat in hosts.items() if self._epochs.get(name) != beat.epoch]
-            self._epochs |= {name: hosts[name].epoch for name in new}
-            for name in new:
-                self._held[name] = []
-            await asyncio.gather(*(self._snapshot(name) for name in new))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_SECONDS):
+                    await self._look.wait()
+            self._look.clear()
+            with suppress(nats.errors.Error, OSError):
+                await self._traffic.ask()
+            # A program that does not read gets no more snapshots meanwhile, as they may be long.
+            if self._opening.takes_snapshots and self._waiting_bytes <= self._opening.credit:
+                await self._look_for_hosts()
 
-    def _on_refresh_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._error = task.exception()
-            self._has_changed.set()
+    async def _look_for_hosts(self) -> None:
+        try:
+            hosts = await self._link.hosts()
+        except EngineUnavailableError:
+            return  # NATS is away, which says nothing of the hosts
+        for name in self._epochs.keys() - hosts.keys():
+            del self._epochs[name]
+            self._filter.forget(name)
+            self._add([HostLost(name, "it has left, or has sent no heartbeat for 15 s")])
+        new = [name for name, beat in hosts.items() if self._epochs.get(name) != beat.epoch]
+        self._epochs |= {name: hosts[name].epoch for name in new}
+        for name in new:
+            self._held[name] = []
+        await asyncio.gather(*(self._snapshot(name) for name in new))
+
+    def _on_lost(self, host: str, cause: str) -> None:
+        """Nobody knows how much is missing of a host: its snapshot is taken again."""
+        self._add([HostLost(host, cause)])
+        if self._epochs.pop(host, None) is not None:
+            self._look.set()
 
     async def _snapshot(self, host: str) -> EngineError | None:
         """Add the snapshot of a host, and after it what came meanwhile. It returns the host's refusal."""
@@ -218,39 +206,36 @@ class FleetFeed(AsyncIterator[FleetItem]):
         else:
             following = {(topic, worker): number for topic, worker, number in taken.next}
             self._cuts[host] = _Cut(taken.run, following)
-            self._add([HostSnapshot(host, taken.run, tuple(taken.sessions))])
-        self._add(self._held.pop(host, []))
+            sessions = self._filter.begin(host, taken.sessions)
+            if self._opening.has_snapshot:
+                self._add([HostSnapshot(host, taken.run, sessions)])
+        held = self._held.pop(host, [])
+        self._held_bytes -= sum(map(_size, held))
+        self._add(held)
+        self._has_room.set()
         return refusal
 
     async def _on_life(self, message: Msg) -> None:
         """Take an event of the stream, once there is room: the stream keeps the others."""
-        self._add([_life(message, len(self._prefix))])
-        while self._waiting_bytes > self._opening.credit:
+        self._add([_life(message, self._prefix_length)])
+        while self._waiting_bytes + self._held_bytes > self._opening.credit:
             self._has_room.clear()
             await self._has_room.wait()
 
-    async def _on_traffic(self, message: Msg) -> None:
-        host, _, topic = message.subject[len(self._prefix) :].partition(".")
-        head, _, body = message.data.partition(b"\n")
-        reader = self._batches.setdefault(host, BatchReader())
-        items: list[FleetItem] = []
-        for item in reader.read([topic.encode(), head, body]):
-            if isinstance(item, Malformed):
-                items.append(item)
-            elif item.topic.startswith(self._opening.prefixes) and item.topic not in self._opening.lives:
-                items.append(_with_host(item, host))
-        if self._waiting_bytes + len(message.data) > self._opening.credit:
+    def _on_traffic(self, items: Sequence[FleetItem], size: int) -> None:
+        if self._waiting_bytes + size > self._opening.credit:
             self._lose(items)
         else:
             self._tell_losses()
             self._add(items)
 
-    def _lose(self, items: list[FleetItem]) -> None:
+    def _lose(self, items: Sequence[FleetItem]) -> None:
         """There is no room for these: count them, from the first that is missing of each topic, worker and host."""
         for item in items:
             if isinstance(item, HostEvent | HostGap):
                 missed, first = (item.missed, item.first) if isinstance(item, HostGap) else (1, item.ordinal)
-                key = item.topic, item.worker, item.host
+                # The events of a filtered feed have their numbers over all topics.
+                key = "" if self._opening.is_filtered else item.topic, item.worker, item.host
                 before, begun = self._losses.get(key, (0, first))
                 self._losses[key] = before + missed, begun
 
@@ -258,17 +243,19 @@ class FleetFeed(AsyncIterator[FleetItem]):
         losses, self._losses = self._losses, {}
         self._add([HostGap(topic, worker, *lost, host) for (topic, worker, host), lost in losses.items()])
 
-    def _add(self, items: list[FleetItem]) -> None:
+    def _add(self, items: Sequence[FleetItem]) -> None:
         for item in items:
-            if isinstance(item, HostEvent):
+            if isinstance(item, HostEvent) and item.topic in self._opening.tracked:
                 held = self._held.get(item.host)
-                if held is not None and item.topic in self._opening.lives:
+                if held is not None:
                     held.append(item)
+                    self._held_bytes += _size(item)
                     continue
                 cut = self._cuts.get(item.host)
-                if cut is not None and item.topic in self._opening.lives and cut.covers(item):
+                is_known = cut is not None and cut.covers(item)
+                if is_known or not self._filter.passes(item) or item.topic not in self._opening.lives:
                     continue
-            size = _ITEM_BYTES + (len(item.payload) if isinstance(item, HostEvent) else 0)
+            size = _size(item)
             self._arrived.append((item, size))
             self._waiting_bytes += size
         self._has_changed.set()
@@ -294,10 +281,11 @@ class FleetFeed(AsyncIterator[FleetItem]):
         return item
 
 
-def _with_host(item: Event | Gap, host: str) -> HostEvent | HostGap:
-    if isinstance(item, Gap):
-        return HostGap(item.topic, item.worker, item.missed, item.first, host)
-    return HostEvent(item.topic, item.worker, item.fields, item.payload, item.run, item.ordinal, host)
+def _size(item: FleetItem) -> int:
+    """What an item costs of the credit until it is read."""
+    if isinstance(item, HostSnapshot):
+        return _ITEM_BYTES + _SESSION_BYTES * len(item.sessions)
+    return _ITEM_BYTES + (len(item.payload) if isinstance(item, HostEvent) else 0)
 
 
 def _life(message: Msg, prefix_length: int) -> FleetItem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, Self
 
@@ -55,17 +55,22 @@ class FleetLink:
         # Nobody else can guess the names of calls, and so nobody else cancels them.
         self._prefix = secrets.token_hex(12)
         self._rooms: dict[str, asyncio.Semaphore] = {}
+        # Called when the connection was lost and is back.
+        self.on_back: set[Callable[[], None]] = set()
 
     @classmethod
     async def opened(cls, place: FleetPlace) -> Self:
         """Connect. Raises `EngineUnavailableError`, `EngineForbiddenError` and `ConfigError`."""
         credentials = Credentials.load(place.creds) if place.creds else None
         servers = Servers(server_urls(place.servers), credentials, DEFAULT_PENDING_SIZE)
+        links: list[FleetLink] = []
         try:
-            client = await connect(servers, "rlpx.engine.client", on_lost=_nothing, on_back=_nothing)
+            client = await connect(servers, "rlpx.engine.client", on_lost=_nothing, on_back=lambda: _tell_back(links))
         except NatsUnavailableError as error:
             raise (EngineForbiddenError if error.is_refusal else EngineUnavailableError)(str(error)) from error
-        return cls(place, client)
+        link = cls(place, client)
+        links.append(link)
+        return link
 
     async def close(self) -> None:
         """Close the connection."""
@@ -134,4 +139,10 @@ def _answer_of(data: bytes, size: str) -> Answer:
 
 
 def _nothing() -> None:
-    """Nobody follows the connection: what is asked meanwhile says that nobody answers."""
+    """Nobody needs to know that the connection is lost: what is asked meanwhile says that nobody answers."""
+
+
+def _tell_back(links: list[FleetLink]) -> None:
+    for link in links:
+        for on_back in list(link.on_back):
+            on_back()

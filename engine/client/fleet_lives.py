@@ -40,7 +40,7 @@ class Lives:
         self._client = link.client
         self._fleet = link.place.name
         self._stream = f"rlpx_{self._fleet}"
-        self._subjects = [f"rlpx.{self._fleet}.*.{topic}" for topic in (*opening.lives, EVENTS_LOST)]
+        self._subjects = [f"rlpx.{self._fleet}.*.{topic}" for topic in (*opening.tracked, EVENTS_LOST)]
         self._since = opening.since
         self._on_lost = on_lost
         # The place in the stream from which the next event comes; none until the first one if that is known by its time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from rlpx.engine.cluster.lifecycle import LifecycleStream
-from rlpx.engine.cluster.traffic import MAX_WAITING_BYTES, Traffic
+from rlpx.engine.cluster.outlet import MAX_WAITING_BYTES, Outlet
 from rlpx.protocol.bus.metrics import ClaimsCount, Durations, FleetMetrics, PlacesCount, QueueUse
 from rlpx.protocol.bus.results import FleetStatus
 from rlpx.protocol.cluster.claims import State
@@ -20,7 +20,7 @@ class Figures:
         self._fleet = fleet
         self._member = member
         self.lives: LifecycleStream | None = None
-        self.traffic: Traffic | None = None
+        self.outlet: Outlet | None = None
         self.lost_calls = 0
         self.refused_claims = 0
         self.ended_sessions = 0
@@ -53,10 +53,10 @@ class Figures:
     def metrics(self, now: float) -> FleetMetrics:
         """All counters."""
         self.look(now)
-        lives, traffic = self.lives, self.traffic
+        lives, outlet = self.lives, self.outlet
         queues = [] if lives is None else [QueueUse("fleet_events", lives.spool.size_bytes, lives.spool.max_bytes)]
-        if traffic is not None:
-            queues.append(QueueUse("fleet_traffic", traffic.waiting_bytes, MAX_WAITING_BYTES))
+        if outlet is not None:
+            queues.append(QueueUse("fleet_traffic", outlet.waiting_bytes, MAX_WAITING_BYTES))
         return FleetMetrics(
             fleet=self._fleet,
             host=self._member.setup.me.host,
@@ -73,9 +73,9 @@ class Figures:
             events_published=0 if lives is None else lives.published_events,
             events_waiting=0 if lives is None else lives.waiting_events,
             events_dropped=0 if lives is None else lives.lost_events,
-            traffic_batches=0 if traffic is None else traffic.sent_batches,
-            traffic_bytes=0 if traffic is None else traffic.sent_bytes,
-            traffic_dropped=0 if traffic is None else traffic.dropped_batches,
+            traffic_batches=0 if outlet is None else outlet.sent_batches,
+            traffic_bytes=0 if outlet is None else outlet.sent_bytes,
+            traffic_dropped=0 if outlet is None else outlet.dropped_batches,
             queues=queues,
         )
 

@@ -185,9 +185,10 @@ class ClusterMembership:
         await _prepare(lambda: lives.start(self._parts.events, servers))
         self._service = CommandService(self.client, name, self.host, registry)
         await _prepare(self._service.start)
-        self._traffic = traffic = Traffic(self.client, name, self.host, self._parts.events)
+        control = self._parts.run_dir.endpoint("control")
+        self._traffic = traffic = Traffic(self.client, (name, self.host), self._parts.events, control)
         await _prepare(traffic.start)
-        self._figures.lives, self._figures.traffic = lives, traffic
+        self._figures.lives, self._figures.outlet = lives, traffic.outlet
         registry.on_done = self._shared.on_done
         log.info("joined the fleet", fleet=name, host=self.host)
 
@@ -227,7 +228,7 @@ class ClusterMembership:
         if self._shared is not None:
             self._shared.close()
         if self._traffic is not None:
-            self._traffic.close()
+            await self._traffic.close()
         if self._lives is not None:
             await self._lives.close(LEAVE_SECONDS)
         await self._await_answers()

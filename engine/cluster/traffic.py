@@ -1,14 +1,17 @@
 """Messages of this host's peers on core NATS subjects, only while somebody listens: no listener, no byte.
 
 Core NATS does not tell a publisher whether there are subscribers. So a listener asks for topics, at one host or at all, and
-asks again before the time it has named is over. A message is a batch of one topic, as on `events.ipc`: the head on a line
-of its own, then the payloads. Its numbers show every loss, wherever it happened.
+asks again before the time it has named is over. Without a filter, a message is a batch of one topic, as on `events.ipc`: the
+head on a line of its own, then the payloads. With a filter it is a message of a feed (`relay.py`).
+
+The numbers in the messages show every loss, wherever it happened. Where nothing comes that would show it, a message without
+events does: a second after the last event, and when a listener asks again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Annotated, Final
@@ -19,15 +22,25 @@ from msgspec import Meta
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from rlpx.engine.hub.events import EventsHub
+from rlpx.engine.cluster.outlet import Outlet
+from rlpx.engine.cluster.relay import Choice, Relay
+from rlpx.engine.hub.events import EventsHub, Source
 from rlpx.protocol.bus import zmtp
+from rlpx.protocol.bus.batches import Numbers
+from rlpx.protocol.bus.feeds import Where, key_of
 
 # These topics are in the fleet's stream, and these words are other subjects of a host.
-TAKEN: Final = frozenset({"session", "dial", "worker", "engine", "command", "listen", "tap"})
+TAKEN: Final = frozenset({"session", "dial", "worker", "engine", "command", "listen", "tap", "feed"})
 # Most topics that a host publishes at the same time, whoever has asked for them.
 MAX_TOPICS: Final = 64
-# Bytes that wait for the connection. What does not fit is lost, and the numbers show it.
-MAX_WAITING_BYTES: Final = 8 * 1024 * 1024
+# Most choices with a filter: each costs every worker a feed.
+MAX_CHOICES: Final = 16
+# A source that has published nothing for this time says where it is.
+QUIET_SECONDS: Final = 1.0
+# While NATS is away no wish can come, so what is wanted stays wanted, and is counted, until this long after it is back...
+BACK_SECONDS: Final = 15.0
+# ...unless it was away for so long that nobody waits for the count any more.
+AWAY_SECONDS: Final = 600.0
 
 Topic = Annotated[
     str, Meta(pattern=r"^[a-z][a-z0-9]{0,7}\.[A-Za-z0-9]{0,64}$", title="a topic or the beginning of one", examples=["eth."])
@@ -39,93 +52,175 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     topics: Annotated[tuple[Topic, ...], Meta(min_length=1, max_length=MAX_TOPICS)]
     seconds: Annotated[float, Meta(gt=0, le=3600)] = 15.0
+    where: Where = Where()
+
+
+class Wanted:
+    """Names that listeners have asked for, each with its end, and with a number that tells one beginning from the next."""
+
+    def __init__(self, most: int, end: Callable[[str], None]) -> None:
+        self._most = most
+        self._end = end
+        self._until: dict[str, float] = {}
+        self._begun: dict[str, int] = {}
+        self._count = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that are wanted now."""
+        return tuple(self._until)
+
+    def has_room(self, names: tuple[str, ...]) -> bool:
+        """Whether these can be wanted too."""
+        return len({*self._until, *names}) <= self._most
+
+    def want(self, name: str, until: float) -> bool:
+        """Somebody wants it until this time. Returns whether nobody did before."""
+        is_new = name not in self._until
+        if is_new:
+            self._count += 1
+            self._begun[name] = self._count
+        self._until[name] = max(self._until.get(name, 0.0), until)
+        return is_new
+
+    def begun(self, name: str) -> int | None:
+        """The number of its beginning, if it is wanted."""
+        return self._begun.get(name)
+
+    def keep(self, until: float) -> None:
+        """Everything is wanted until this time at least."""
+        self._until = {name: max(end, until) for name, end in self._until.items()}
+
+    def drop(self, name: str) -> None:
+        """Nobody wants it any more."""
+        if self._until.pop(name, None) is not None:
+            del self._begun[name]
+            self._end(name)
+
+    def expire(self, now: float) -> None:
+        """Drop what nobody has asked for again."""
+        for name in [name for name, until in self._until.items() if until <= now]:
+            self.drop(name)
 
 
 class Traffic:
-    """See the module."""
+    """See the module. `control` is the endpoint of our own commands."""
 
-    def __init__(self, client: Client, fleet: str, host: str, events: EventsHub) -> None:
+    def __init__(self, client: Client, address: tuple[str, str], events: EventsHub, control: str) -> None:
+        fleet, self._host = address
         self._client = client
-        self._host = host
-        self._subject = f"rlpx.{fleet}.{host}."
-        self._subjects = (f"rlpx.{fleet}.{host}.listen", f"rlpx.{fleet}.listen")
+        self._subject = f"rlpx.{fleet}.{self._host}."
+        self._subjects = (f"rlpx.{fleet}.{self._host}.listen", f"rlpx.{fleet}.listen")
         self._events = events
-        # Until when each topic is wanted.
-        self._wanted: dict[str, float] = {}
-        self._waiting: deque[tuple[str, bytes]] = deque()
-        self.waiting_bytes = 0
-        self.sent_batches = self.sent_bytes = self.dropped_batches = 0
-        self._is_waiting = asyncio.Event()
+        self.outlet = Outlet(client)
+        self._relay = Relay(control)
+        self._topics = Wanted(MAX_TOPICS, lambda topic: events.unlisten(topic.encode()))
+        self._choices = Wanted(MAX_CHOICES, self._relay.close_feed)
         self._last: zmtp.Wire = b""
-        self._task: asyncio.Task[None] | None = None
+        # The position of each source a second ago, and the one that listeners know.
+        self._seen: dict[Source, Numbers] = {}
+        self._told: dict[Source, Numbers] = {}
+        self._next_look = 0.0
+        self._away_since: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Take wishes."""
         for subject in self._subjects:
             await self._client.subscribe(subject, cb=self._on_wish)
-        self._task = asyncio.get_running_loop().create_task(self._publish(), name="publish traffic to the fleet")
+        self.outlet.start()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Publish no more."""
-        if self._task is not None:
-            self._task.cancel()
-        for topic in self._wanted:
-            self._events.unlisten(topic.encode())
+        for task in self._tasks:
+            task.cancel()
+        self._topics.expire(float("inf"))
+        self._choices.expire(float("inf"))
+        await self._relay.close()
+        self.outlet.close()
 
     def tick(self) -> None:
-        """Stop to publish what nobody has asked for again."""
+        """Stop to publish what nobody has asked for again, and say where quiet sources are."""
         now = monotonic()
-        for topic in [topic for topic, until in self._wanted.items() if until <= now]:
-            del self._wanted[topic]
-            self._events.unlisten(topic.encode())
+        if self._client.is_connected:
+            self._away_since = None
+        else:
+            self._away_since = self._away_since or now
+            if now - self._away_since < AWAY_SECONDS:
+                self._topics.keep(now + BACK_SECONDS)
+                self._choices.keep(now + BACK_SECONDS)
+        self._topics.expire(now)
+        self._choices.expire(now)
+        if now >= self._next_look:
+            self._next_look = now + QUIET_SECONDS
+            self._tell_positions()
+            self._relay.tell_positions()
+
+    # -- wishes -------------------------------------------------------------------------------------------------------------
 
     async def _on_wish(self, message: Msg) -> None:
-        answer: dict[str, object] = {"host": self._host, "run": self._events.run}
         try:
             wish = msgspec.json.decode(message.data, type=Wish)
             taken = [topic for topic in wish.topics if topic.partition(".")[0] in TAKEN]
             if taken:
                 raise msgspec.ValidationError(f"{taken[0]} is in the fleet's stream, or is no traffic")
-            if len({*self._wanted, *wish.topics}) > MAX_TOPICS:
-                raise msgspec.ValidationError(f"listeners want {MAX_TOPICS} topics already")
+            if wish.where == Where():
+                await self._answer(message, self._want_topics(wish))
+                return
+            key = key_of(wish.topics, wish.where)
+            if not self._choices.has_room((key,)):
+                raise msgspec.ValidationError(f"listeners have {MAX_CHOICES} other filters already")
         except msgspec.DecodeError as error:
-            answer["error"] = str(error)
-        else:
-            for topic in wish.topics:
-                if topic not in self._wanted:
-                    self._events.listen(topic.encode(), self._on_batch)
-                self._wanted[topic] = max(self._wanted.get(topic, 0.0), monotonic() + wish.seconds)
-            answer["topics"] = wish.topics
+            await self._answer(message, {"error": str(error)})
+            return
+        self._choices.want(key, monotonic() + wish.seconds)
+        # Other wishes do not wait until all workers have confirmed this one.
+        task = asyncio.get_running_loop().create_task(self._open(message, wish, key))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _want_topics(self, wish: Wish) -> dict[str, object]:
+        if not self._topics.has_room(wish.topics):
+            raise msgspec.ValidationError(f"listeners want {MAX_TOPICS} topics already")
+        for topic in wish.topics:
+            if self._topics.want(topic, monotonic() + wish.seconds):
+                self._events.listen(topic.encode(), self._on_batch)
+        # Each listener learns where the topics are.
+        self._told = {source: numbers for source, numbers in self._told.items() if not source[0].startswith(wish.topics)}
+        return {"topics": wish.topics, "begun": {topic: self._topics.begun(topic) for topic in wish.topics}}
+
+    async def _open(self, message: Msg, wish: Wish, key: str) -> None:
+        subject = f"{self._subject}feed.{key}"
+        problem = await self._relay.open(
+            key, Choice(wish.topics, wish.where), lambda head, body: self.outlet.offer(subject, head, body)
+        )
+        if problem is not None:
+            self._choices.drop(key)
+            await self._answer(message, {"error": problem})
+            return
+        self._relay.tell_positions(key)
+        await self._answer(message, {"subject": subject, "begun": {key: self._choices.begun(key)}})
+
+    async def _answer(self, message: Msg, answer: dict[str, object]) -> None:
         if message.reply:
             with suppress(nats.errors.Error):
-                await message.respond(msgspec.json.encode(answer))
+                await message.respond(msgspec.json.encode({"host": self._host, "run": self._events.run, **answer}))
+
+    # -- batches ------------------------------------------------------------------------------------------------------------
 
     def _on_batch(self, topic: str, wire: zmtp.Wire) -> None:
         if wire is self._last:
             return  # wanted by two beginnings of its topic
         self._last = wire
         _, head, body = zmtp.decode(wire)
-        size = len(head) + 1 + len(body)
-        if size > self._client.max_payload or self.waiting_bytes + size > MAX_WAITING_BYTES:
-            self.dropped_batches += 1
-            return
-        self._waiting.append((topic, b"%b\n%b" % (head, body)))
-        self.waiting_bytes += size
-        self._is_waiting.set()
+        self.outlet.offer(self._subject + topic, head, body)
 
-    async def _publish(self) -> None:
-        while True:
-            await self._is_waiting.wait()
-            self._is_waiting.clear()
-            while self._waiting:
-                topic, data = self._waiting.popleft()
-                self.waiting_bytes -= len(data)
-                try:
-                    if not self._client.is_connected:
-                        raise nats.errors.ConnectionClosedError
-                    await self._client.publish(self._subject + topic, data)
-                except (nats.errors.Error, OSError):
-                    self.dropped_batches += 1
-                else:
-                    self.sent_batches += 1
-                    self.sent_bytes += len(data)
+    def _tell_positions(self) -> None:
+        """Say where each source is that was quiet for a second, if its listeners do not know."""
+        sources = self._events.sources(self._topics.names) if self._topics.names else {}
+        for source, numbers in sources.items():
+            if self._seen.get(source) == numbers and self._told.get(source) != numbers:
+                topic, head, _ = zmtp.decode(self._events.reminder(source))
+                if self.outlet.offer(self._subject + topic.decode(), head, b""):
+                    self._told[source] = numbers
+        self._seen = sources

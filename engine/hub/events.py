@@ -121,7 +121,7 @@ class EventsHub:
         for reader in self._readers.values():
             # There is no later moment, so these few bytes are sent whatever is queued.
             for source in reader.lost:
-                reader.link.append(self._reminder(source))
+                reader.link.append(self.reminder(source))
             reader.lost.clear()
         await close_endpoint(self.endpoint, LINGER_SECONDS)
 
@@ -170,6 +170,15 @@ class EventsHub:
     def positions(self, worker: WorkerId | None) -> dict[str, int]:
         """For each topic, the ordinal of a publisher's next event after those that were passed on."""
         return {topic: numbers.next for (topic, index), numbers in self._numbers.items() if index == worker}
+
+    def sources(self, prefixes: tuple[str, ...]) -> dict[Source, Numbers]:
+        """The positions of all publishers in all topics that begin with one of these."""
+        return {source: numbers for source, numbers in self._numbers.items() if source[0].startswith(prefixes)}
+
+    def reminder(self, source: Source) -> bytes:
+        """A batch without events that states the position of a publisher in a topic."""
+        topic, worker = source
+        return empty_batch(topic.encode(), Publisher(self.run, worker), self._numbers[source])
 
     # -- the engine's own ---------------------------------------------------------------------------------------------------
 
@@ -226,14 +235,10 @@ class EventsHub:
         for source in list(reader.lost):
             if source == but:
                 continue
-            if not reader.link.offer(self._reminder(source)):
+            if not reader.link.offer(self.reminder(source)):
                 return False
             del reader.lost[source]
         return True
-
-    def _reminder(self, source: Source) -> bytes:
-        topic, worker = source
-        return empty_batch(topic.encode(), Publisher(self.run, worker), self._numbers[source])
 
     def on_ready(self, link: Link) -> None:
         """A reader has connected."""

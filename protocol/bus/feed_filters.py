@@ -7,12 +7,11 @@ further than needed, and no error if it is malformed, which is for the readers o
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol, TypeAlias
 
 from rlpx.protocol import rlp
 from rlpx.protocol.bus.feeds import Where
-from rlpx.protocol.bus.sessions import SessionView
 from rlpx.protocol.errors import RlpError
 from rlpx.protocol.eth import eth
 from rlpx.protocol.eth.kinds import MessageKind
@@ -93,7 +92,31 @@ class MessageFacts:
         return kind.name == name and kind.capability.name == eth.NAME
 
 
-SessionTest: TypeAlias = Callable[[SessionView], bool]
+class KnownSession(Protocol):
+    """What filters ask of a session; what is not known yet is none or empty."""
+
+    @property
+    def session(self) -> int:
+        """Its number."""
+
+    @property
+    def direction(self) -> Direction | None:
+        """Who has begun it."""
+
+    @property
+    def peer_hex(self) -> str | None:
+        """The peer's id in hex."""
+
+    @property
+    def client(self) -> str | None:
+        """The name of the peer's client."""
+
+    @property
+    def shared(self) -> Sequence[str]:
+        """The capabilities that both sides have."""
+
+
+SessionTest: TypeAlias = Callable[[KnownSession], bool]
 MessageTest: TypeAlias = Callable[[MessageFacts], bool]
 
 

@@ -13,7 +13,8 @@ This module reads what programs send and writes what they get. What a filter mea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -35,6 +36,8 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_CREDIT_BYTES: Final = (1 << 53) - 1
 
 _INT64_MAX: Final = (1 << 63) - 1
+# 128 bits: nobody finds two choices with one name.
+_KEY_CHARACTERS: Final = 32
 # The last transaction type (EIP-2718).
 _LAST_TYPE: Final = 0x7F
 
@@ -118,6 +121,13 @@ class CloseFeed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 FeedMessage: TypeAlias = OpenFeed | GrantCredit | CloseFeed
+
+
+def key_of(topics: Iterable[str], where: Where) -> str:
+    """Return a name for a choice of events, 32 hex digits: feeds with the same topics and filter have the same name."""
+    choice = msgspec.json.encode((sorted(set(topics)), where))
+    return hashlib.sha256(choice).hexdigest()[:_KEY_CHARACTERS]
+
 
 _FORMS: Final = (
     '{"feed": N, "topics": [TOPIC, ...]} with "where", "credit", "lossless" and "snapshot" to open a feed, '

@@ -131,6 +131,12 @@ class Crowd:
             self._selector.register(peer.socket, selectors.EVENT_READ, peer)
         return peer
 
+    def send(self, peer: Peer, message: int, *payloads: bytes) -> None:
+        """A peer sends messages, in one go."""
+        with self._lock:
+            for payload in payloads:
+                peer.send(message, payload)
+
     def leave(self, peer: Peer) -> None:
         """A peer says goodbye."""
         with self._lock:

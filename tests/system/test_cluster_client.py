@@ -34,7 +34,7 @@ from rlpx.engine.client import (
     NoSuchSessionError,
     connect,
 )
-from rlpx.engine.client.fleet_feed import WISH_SECONDS
+from rlpx.engine.client.fleet_traffic import WISH_SECONDS
 from rlpx.engine.client.nats_servers import Servers
 from rlpx.engine.cluster.commander import Commander
 from rlpx.protocol.bus.results import CountsResult

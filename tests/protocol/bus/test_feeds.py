@@ -174,3 +174,10 @@ def test_the_last_words() -> None:
     assert orjson.loads(feeds.closed(3, "over", 9, 2)) == {"feed": 3, "closed": "over", "first": 9, "dropped": 2}
     error = FeedError(3, ErrorName.REFUSED, "no more")
     assert orjson.loads(feeds.refused(error)) == {"feed": 3, "error": {"name": "refused", "message": "no more"}}
+
+
+def test_a_choice_of_events_has_one_name_whatever_the_order_of_its_topics() -> None:
+    name = feeds.key_of(["eth.", "snap."], Where(client="Geth"))
+    assert len(name) == 32
+    assert name == feeds.key_of(["snap.", "eth.", "eth."], Where(client="Geth", sample=1))
+    assert name != feeds.key_of(["snap.", "eth."], Where(client="Geth", sample=2))
