@@ -89,6 +89,18 @@ class FleetCommands(ABC):
     async def of_dialler(self, enode: str, host: str | None, call: Callable[[Commands], Awaitable[T]]) -> T:
         """Call this at the host that the peer belongs to."""
 '''
+_BLOCKING_FLEET_HEAD: Final = '''\
+
+
+class BlockingFleetCommands(ABC):
+    """The commands of a fleet, for programs that wait for each."""
+
+    _fleet: FleetCommands
+
+    @abstractmethod
+    def _wait(self, called: Coroutine[Any, Any, T]) -> T:
+        """Wait until a call is done."""
+'''
 # The parameter with the name of a host of a fleet.
 HOST: Final = "host"
 
@@ -112,7 +124,13 @@ def module_text() -> str:
     methods = [text for command in COMMANDS.values() for text in _method(command)]
     blocking = [text for command in COMMANDS.values() for text in _blocking_method(command)]
     fleet = [text for command in COMMANDS.values() for text in _fleet_method(command)]
-    parts = ([_HEAD, *methods], [_BLOCKING_HEAD, *blocking], [_FLEET_HEAD, *fleet])
+    waiting = [text for command in COMMANDS.values() for text in _blocking_fleet_method(command)]
+    parts = (
+        [_HEAD, *methods],
+        [_BLOCKING_HEAD, *blocking],
+        [_FLEET_HEAD, *fleet],
+        [_BLOCKING_FLEET_HEAD, *waiting],
+    )
     return "".join("\n".join(part).rstrip() + "\n" for part in parts)
 
 
@@ -132,11 +150,7 @@ def _method(command: Command) -> Iterator[str]:
 def _blocking_method(command: Command) -> Iterator[str]:
     yield from _signature("def", command, _result(command))
     yield from _docstring(f"See `Commands.{command.handler_name}`.")
-    given = [
-        item.name if item.default is None else f"{item.name}={item.name}"
-        for item in sorted(_parameters(command), key=lambda item: item.default is not None)
-    ]
-    inner = f"self._commands.{command.handler_name}({', '.join([*given, 'timeout=timeout'])})"
+    inner = f"self._commands.{command.handler_name}({', '.join([*_given(command), 'timeout=timeout'])})"
     yield from _call("return self._wait", [inner])
     yield ""
 
@@ -145,16 +159,9 @@ def _fleet_method(command: Command) -> Iterator[str]:
     """A method of the fleet, unless the command must name its host."""
     if command.name in OF_A_NAMED_HOST:
         return
-    given = [
-        item.name if item.default is None else f"{item.name}={item.name}"
-        for item in sorted(_parameters(command), key=lambda item: item.default is not None)
-    ]
-    if command.name in OF_A_SESSION:
-        where, of_one = "self.of_session", ["session", HOST]
-    elif command.name == "dial":
-        where, of_one = "self.of_dialler", ["enode", HOST]
-    else:
-        where, of_one = "self.of_all", []
+    given = _given(command)
+    of_one = _of_one(command)
+    where = {"session": "self.of_session", "enode": "self.of_dialler"}.get(of_one[0] if of_one else "", "self.of_all")
     result = _result(command)
     yield from _signature("async def", command, result if of_one else f"ByHost[{result}]", has_host=bool(of_one))
     yield from _docstring(f"See `Commands.{command.handler_name}`.")
@@ -164,6 +171,33 @@ def _fleet_method(command: Command) -> Iterator[str]:
     else:
         yield from _laid_out_lambda(f"        return await {where}(", start, arguments)
     yield ""
+
+
+def _blocking_fleet_method(command: Command) -> Iterator[str]:
+    """The same for programs that wait."""
+    if command.name in OF_A_NAMED_HOST:
+        return
+    result, of_one = _result(command), _of_one(command)
+    yield from _signature("def", command, result if of_one else f"ByHost[{result}]", has_host=bool(of_one))
+    yield from _docstring(f"See `FleetCommands.{command.handler_name}`.")
+    given = [*_given(command), *([f"{HOST}={HOST}"] if of_one else []), "timeout=timeout"]
+    yield from _call("return self._wait", [f"self._fleet.{command.handler_name}({', '.join(given)})"])
+    yield ""
+
+
+def _of_one(command: Command) -> list[str]:
+    """What finds the one host that a command concerns, and the name that may be given instead; nothing if all are."""
+    if command.name in OF_A_SESSION:
+        return ["session", HOST]
+    return ["enode", HOST] if command.name == "dial" else []
+
+
+def _given(command: Command) -> list[str]:
+    """The arguments of a call that passes its own parameters on."""
+    return [
+        item.name if item.default is None else f"{item.name}={item.name}"
+        for item in sorted(_parameters(command), key=lambda item: item.default is not None)
+    ]
 
 
 def _laid_out_lambda(start: str, called: str, items: Sequence[str]) -> Iterator[str]:

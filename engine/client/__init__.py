@@ -32,6 +32,7 @@ from rlpx.engine.client.topics import UnknownTopicWarning
 
 if TYPE_CHECKING:
     from rlpx.engine.client.blocking import BlockingEngine, BlockingFeed, BlockingResponder
+    from rlpx.engine.client.blocking_fleet import BlockingFleet, BlockingFleetFeed, BlockingHost
     from rlpx.engine.client.blocking_peer import BlockingPeer
     from rlpx.engine.client.by_host import ByHost
     from rlpx.engine.client.connecting import connect
@@ -51,6 +52,9 @@ __all__ = [
     "BadResponseError",
     "BlockingEngine",
     "BlockingFeed",
+    "BlockingFleet",
+    "BlockingFleetFeed",
+    "BlockingHost",
     "BlockingPeer",
     "BlockingResponder",
     "BusyError",
@@ -103,6 +107,7 @@ if not TYPE_CHECKING:
     # Loaded when a program names them: asyncio, or every message of eth and snap with cryptography.
     _ON_DEMAND = {
         "blocking": ("BlockingEngine", "BlockingFeed", "BlockingResponder"),
+        "blocking_fleet": ("BlockingFleet", "BlockingFleetFeed", "BlockingHost"),
         "blocking_peer": ("BlockingPeer",),
         "by_host": ("ByHost",),
         "connecting": ("connect",),

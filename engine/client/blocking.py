@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rlpx.engine.client.typed_requests import Peer
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class LoopThread:
@@ -140,17 +141,40 @@ class Wait(Protocol):
         """See the class."""
 
 
-class BlockingFeed(Iterator[FeedItem]):
-    """See `Feed`. `with` waits until every worker has confirmed, and ends the feed at the end."""
-
-    def __init__(self, feed: Feed, wait: Wait) -> None:
-        self._feed = feed
-        self._wait = wait
-        self._items: deque[FeedItem] = deque()
+class AsyncItems(Protocol[Item]):
+    """A feed on asyncio, of one engine or of a fleet."""
 
     @property
     def received(self) -> int:
-        """The number of events that were read from all workers."""
+        """The events that were read."""
+
+    @property
+    def missed(self) -> int:
+        """The events that are missing."""
+
+    async def read(self) -> list[Item]:
+        """The next items."""
+
+    async def __aenter__(self) -> object:
+        """Open it."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+
+
+class BlockingItems(Iterator[Item]):
+    """What both kinds of feeds have in common. `with` waits until it is open everywhere, and ends the feed at the end."""
+
+    def __init__(self, feed: AsyncItems[Item], wait: Wait) -> None:
+        self._feed = feed
+        self._wait = wait
+        self._items: deque[Item] = deque()
+
+    @property
+    def received(self) -> int:
+        """The number of events that were read."""
         return self._feed.received
 
     @property
@@ -158,16 +182,16 @@ class BlockingFeed(Iterator[FeedItem]):
         """The number of events that are known to be missing, the sum of all gaps read so far."""
         return self._feed.missed
 
-    def read(self, timeout: float | None = None) -> list[FeedItem]:
+    def read(self, timeout: float | None = None) -> list[Item]:
         """The items of the next message, or none if it does not come within `timeout` seconds."""
-        items: list[FeedItem] = []
+        items: list[Item] = []
         # Another thread may take some at the same time.
         with suppress(IndexError):
             while True:
                 items.append(self._items.popleft())
         return items or self._wait(self._read(timeout))
 
-    def __next__(self) -> FeedItem:
+    def __next__(self) -> Item:
         while True:
             with suppress(IndexError):
                 return self._items.popleft()
@@ -177,7 +201,7 @@ class BlockingFeed(Iterator[FeedItem]):
                 raise StopIteration from None
 
     def __enter__(self) -> Self:
-        self._wait(self._feed.__aenter__())
+        self._wait(self._opened())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -189,7 +213,10 @@ class BlockingFeed(Iterator[FeedItem]):
         with suppress(EngineUnavailableError):  # it ended with the connection
             self._wait(self._feed.__aexit__(None, None, None))
 
-    async def _read(self, seconds: float | None) -> list[FeedItem]:
+    async def _opened(self) -> None:
+        await self._feed.__aenter__()
+
+    async def _read(self, seconds: float | None) -> list[Item]:
         try:
             async with within(seconds):
                 return await self._feed.read()
@@ -197,6 +224,10 @@ class BlockingFeed(Iterator[FeedItem]):
             if isinstance(error, EngineUnavailableError | EngineError):
                 raise
             return []
+
+
+class BlockingFeed(BlockingItems[FeedItem]):
+    """See `Feed`. `with` waits until every worker has confirmed, and ends the feed at the end."""
 
 
 class BlockingResponder:

@@ -806,3 +806,242 @@ class FleetCommands(ABC):
     async def discover(self, *, events: bool = False, timeout: float | None = None) -> ByHost[dict[str, Any]]:
         """See `Commands.discover`."""
         return await self.of_all(lambda at: at.discover(events=events, timeout=timeout))
+
+
+class BlockingFleetCommands(ABC):
+    """The commands of a fleet, for programs that wait for each."""
+
+    _fleet: FleetCommands
+
+    @abstractmethod
+    def _wait(self, called: Coroutine[Any, Any, T]) -> T:
+        """Wait until a call is done."""
+
+    def status(self, *, timeout: float | None = None) -> ByHost[results.StatusResult]:
+        """See `FleetCommands.status`."""
+        return self._wait(self._fleet.status(timeout=timeout))
+
+    def counts(self, *, timeout: float | None = None) -> ByHost[results.CountsResult]:
+        """See `FleetCommands.counts`."""
+        return self._wait(self._fleet.counts(timeout=timeout))
+
+    def metrics(self, *, timeout: float | None = None) -> ByHost[metrics.MetricsResult]:
+        """See `FleetCommands.metrics`."""
+        return self._wait(self._fleet.metrics(timeout=timeout))
+
+    def sessions(
+        self,
+        *,
+        direction: Literal["inbound", "outbound"] | None = None,
+        phase: Literal["pending", "active"] | None = None,
+        worker: int | None = None,
+        peer: str | None = None,
+        client: str | None = None,
+        shared: str | None = None,
+        limit: int = 1000,
+        timeout: float | None = None,
+    ) -> ByHost[results.SessionsResult]:
+        """See `FleetCommands.sessions`."""
+        return self._wait(
+            self._fleet.sessions(
+                direction=direction,
+                phase=phase,
+                worker=worker,
+                peer=peer,
+                client=client,
+                shared=shared,
+                limit=limit,
+                timeout=timeout,
+            )
+        )
+
+    def session(self, session: int, *, host: str | None = None, timeout: float | None = None) -> results.SessionObject:
+        """See `FleetCommands.session`."""
+        return self._wait(self._fleet.session(session, host=host, timeout=timeout))
+
+    def dial(
+        self, enode: str, *, wait: bool = False, host: str | None = None, timeout: float | None = None
+    ) -> results.DialResult:
+        """See `FleetCommands.dial`."""
+        return self._wait(self._fleet.dial(enode, wait=wait, host=host, timeout=timeout))
+
+    def disconnect(
+        self,
+        session: int,
+        *,
+        reason: ReasonName = "disconnect_requested",
+        host: str | None = None,
+        timeout: float | None = None,
+    ) -> results.DoneResult:
+        """See `FleetCommands.disconnect`."""
+        return self._wait(self._fleet.disconnect(session, reason=reason, host=host, timeout=timeout))
+
+    def disconnect_all(
+        self, *, reason: ReasonName = "disconnect_requested", timeout: float | None = None
+    ) -> ByHost[results.DoneResult]:
+        """See `FleetCommands.disconnect_all`."""
+        return self._wait(self._fleet.disconnect_all(reason=reason, timeout=timeout))
+
+    def history(self, *, limit: int = 100, timeout: float | None = None) -> ByHost[list[results.EndedSession]]:
+        """See `FleetCommands.history`."""
+        return self._wait(self._fleet.history(limit=limit, timeout=timeout))
+
+    def send(
+        self,
+        session: int,
+        capability: str,
+        message: str | int,
+        payload: bytes,
+        *,
+        raw: bool = False,
+        host: str | None = None,
+        timeout: float | None = None,
+    ) -> results.DoneResult:
+        """See `FleetCommands.send`."""
+        return self._wait(self._fleet.send(session, capability, message, payload, raw=raw, host=host, timeout=timeout))
+
+    def request(
+        self,
+        session: int,
+        capability: str,
+        message: str | int,
+        payload: bytes,
+        *,
+        raw: bool = False,
+        timeout_s: float | None = None,
+        host: str | None = None,
+        timeout: float | None = None,
+    ) -> PeerAnswer:
+        """See `FleetCommands.request`."""
+        return self._wait(
+            self._fleet.request(
+                session, capability, message, payload, raw=raw, timeout_s=timeout_s, host=host, timeout=timeout
+            )
+        )
+
+    def broadcast(
+        self,
+        capability: str,
+        message: str | int,
+        payload: bytes,
+        *,
+        direction: Literal["inbound", "outbound"] | None = None,
+        phase: Literal["pending", "active"] | None = None,
+        worker: int | None = None,
+        peer: str | None = None,
+        client: str | None = None,
+        shared: str | None = None,
+        raw: bool = False,
+        exceptions: tuple[int, ...] = (),
+        timeout: float | None = None,
+    ) -> ByHost[results.BroadcastResult]:
+        """See `FleetCommands.broadcast`."""
+        return self._wait(
+            self._fleet.broadcast(
+                capability,
+                message,
+                payload,
+                direction=direction,
+                phase=phase,
+                worker=worker,
+                peer=peer,
+                client=client,
+                shared=shared,
+                raw=raw,
+                exceptions=exceptions,
+                timeout=timeout,
+            )
+        )
+
+    def set_status(
+        self,
+        number: int,
+        hash: str,
+        *,
+        time: int | None = None,
+        earliest: int = 0,
+        total_difficulty: str = "0",
+        timeout: float | None = None,
+    ) -> ByHost[results.ConfirmedResult]:
+        """See `FleetCommands.set_status`."""
+        return self._wait(
+            self._fleet.set_status(
+                number, hash, time=time, earliest=earliest, total_difficulty=total_difficulty, timeout=timeout
+            )
+        )
+
+    def peers(self, *, timeout: float | None = None) -> ByHost[results.PeersResult]:
+        """See `FleetCommands.peers`."""
+        return self._wait(self._fleet.peers(timeout=timeout))
+
+    def peers_add(
+        self, enode: str, *, static: bool = True, trusted: bool = False, timeout: float | None = None
+    ) -> ByHost[results.PeersResult]:
+        """See `FleetCommands.peers_add`."""
+        return self._wait(self._fleet.peers_add(enode, static=static, trusted=trusted, timeout=timeout))
+
+    def peers_remove(self, peer: str, *, timeout: float | None = None) -> ByHost[results.PeersResult]:
+        """See `FleetCommands.peers_remove`."""
+        return self._wait(self._fleet.peers_remove(peer, timeout=timeout))
+
+    def ban(
+        self, *, peer: str | None = None, address: str | None = None, seconds: float = 43200.0, timeout: float | None = None
+    ) -> ByHost[results.DoneResult]:
+        """See `FleetCommands.ban`."""
+        return self._wait(self._fleet.ban(peer=peer, address=address, seconds=seconds, timeout=timeout))
+
+    def set_limits(
+        self,
+        *,
+        max_unauthenticated: int | None = None,
+        max_pending_inbound: int | None = None,
+        max_pending_outbound: int | None = None,
+        max_active_inbound: int | None = None,
+        max_active_outbound: int | None = None,
+        timeout: float | None = None,
+    ) -> ByHost[results.CountsResult]:
+        """See `FleetCommands.set_limits`."""
+        return self._wait(
+            self._fleet.set_limits(
+                max_unauthenticated=max_unauthenticated,
+                max_pending_inbound=max_pending_inbound,
+                max_pending_outbound=max_pending_outbound,
+                max_active_inbound=max_active_inbound,
+                max_active_outbound=max_active_outbound,
+                timeout=timeout,
+            )
+        )
+
+    def restart_workers(
+        self, *, drain_s: float | None = None, wait: bool = False, timeout: float | None = None
+    ) -> ByHost[results.RestartResult]:
+        """See `FleetCommands.restart_workers`."""
+        return self._wait(self._fleet.restart_workers(drain_s=drain_s, wait=wait, timeout=timeout))
+
+    def set_workers(
+        self, workers: int, *, drain_s: float | None = None, timeout: float | None = None
+    ) -> ByHost[results.WorkersResult]:
+        """See `FleetCommands.set_workers`."""
+        return self._wait(self._fleet.set_workers(workers, drain_s=drain_s, timeout=timeout))
+
+    def subprotocols(self, *, timeout: float | None = None) -> ByHost[results.SubProtocolsResult]:
+        """See `FleetCommands.subprotocols`."""
+        return self._wait(self._fleet.subprotocols(timeout=timeout))
+
+    def subprotocols_add(
+        self, protocol: str, *, required: bool = False, timeout: float | None = None
+    ) -> ByHost[results.ConfirmedResult]:
+        """See `FleetCommands.subprotocols_add`."""
+        return self._wait(self._fleet.subprotocols_add(protocol, required=required, timeout=timeout))
+
+    def subprotocols_remove(self, protocol: str, *, timeout: float | None = None) -> ByHost[results.ConfirmedResult]:
+        """See `FleetCommands.subprotocols_remove`."""
+        return self._wait(self._fleet.subprotocols_remove(protocol, timeout=timeout))
+
+    def log_level(self, level: Level, *, timeout: float | None = None) -> ByHost[results.LogLevelResult]:
+        """See `FleetCommands.log_level`."""
+        return self._wait(self._fleet.log_level(level, timeout=timeout))
+
+    def discover(self, *, events: bool = False, timeout: float | None = None) -> ByHost[dict[str, Any]]:
+        """See `FleetCommands.discover`."""
+        return self._wait(self._fleet.discover(events=events, timeout=timeout))

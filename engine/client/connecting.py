@@ -9,7 +9,8 @@ with connect() as engine:
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, overload
@@ -24,7 +25,9 @@ from rlpx.engine.client.errors import NatsMissingError
 from rlpx.protocol.cluster.records import Name
 
 if TYPE_CHECKING:
+    from rlpx.engine.client.blocking_fleet import BlockingFleet
     from rlpx.engine.client.fleet import Fleet
+    from rlpx.engine.client.fleet_link import FleetPlace
 
 # Addresses with these beginnings are NATS servers.
 NATS_SCHEMES: Final = ("nats://", "tls://", "ws://", "wss://")
@@ -104,7 +107,7 @@ class Connecting(AbstractAsyncContextManager[Engine], AbstractContextManager[Blo
             self._blocking.close()
 
 
-class FleetConnecting(AbstractAsyncContextManager["Fleet"]):
+class FleetConnecting(AbstractAsyncContextManager["Fleet"], AbstractContextManager["BlockingFleet"]):
     """Connects to a fleet on entry and closes on exit.
 
     Entering raises `NatsMissingError` without nats-py, and `EngineUnavailableError` if no server or no such fleet is there.
@@ -116,17 +119,12 @@ class FleetConnecting(AbstractAsyncContextManager["Fleet"]):
         self._creds = "" if creds is None else str(creds)
         self._timeout_seconds = timeout_seconds
         self._fleet: Fleet | None = None
+        self._blocking: BlockingFleet | None = None
 
     async def __aenter__(self) -> Fleet:
-        try:
-            # The library is loaded only by programs that name NATS servers.
-            from rlpx.engine.client.fleet import Fleet  # noqa: PLC0415 - see above
-            from rlpx.engine.client.fleet_link import FleetPlace  # noqa: PLC0415 - see above
-        except ImportError as error:
-            if (error.name or "").partition(".")[0] != "nats":
-                raise
-            raise NatsMissingError("a fleet needs nats-py: pip install rlpx-engine[cluster]") from error
-        self._fleet = await Fleet.opened(FleetPlace(self._servers, self._cluster, self._creds, self._timeout_seconds))
+        with _library():
+            from rlpx.engine.client.fleet import Fleet  # noqa: PLC0415 - the library is loaded only for NATS servers
+        self._fleet = await Fleet.opened(self._place())
         return self._fleet
 
     async def __aexit__(
@@ -134,3 +132,29 @@ class FleetConnecting(AbstractAsyncContextManager["Fleet"]):
     ) -> None:
         if self._fleet is not None:
             await self._fleet.close()
+
+    def __enter__(self) -> BlockingFleet:
+        with _library():
+            from rlpx.engine.client.blocking_fleet import BlockingFleet  # noqa: PLC0415 - as above
+        self._blocking = BlockingFleet(self._place())
+        return self._blocking
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._blocking is not None:
+            self._blocking.close()
+
+    def _place(self) -> FleetPlace:
+        from rlpx.engine.client.fleet_link import FleetPlace  # noqa: PLC0415 - as above
+
+        return FleetPlace(self._servers, self._cluster, self._creds, self._timeout_seconds)
+
+
+@contextmanager
+def _library() -> Iterator[None]:
+    """Say what is missing if nats-py is. Raises `NatsMissingError`."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "nats":
+            raise
+        raise NatsMissingError("a fleet needs nats-py: pip install rlpx-engine[cluster]") from error

@@ -10,18 +10,16 @@ from weakref import WeakValueDictionary
 
 import zmq
 
-from rlpx.engine.client.calls import CALL_TIMEOUT_SECONDS, Calls, decoded, within
+from rlpx.engine.client.calls import CALL_TIMEOUT_SECONDS, Calls, decoded
 from rlpx.engine.client.commands import Commands
-from rlpx.engine.client.errors import own_error
 from rlpx.engine.client.feed import Feed
 from rlpx.engine.client.feed_options import FeedOptions, opening_of
 from rlpx.engine.client.presence import PATIENCE_SECONDS, EngineUnavailableError
 from rlpx.engine.client.responding import Handler, Responder, Responding, requests_of
-from rlpx.engine.client.routes import Routes
+from rlpx.engine.client.routes import Routes, audience
 from rlpx.engine.client.wire import Place, Wire
 from rlpx.engine.client.worker_links import NoDataEndpointError, Times, WorkerLink, WorkerLinks
 from rlpx.protocol.bus.results import BroadcastResult, StatusResult, WorkerStatus
-from rlpx.protocol.errors import ErrorName, UsageError
 
 if TYPE_CHECKING:
     from rlpx.engine.client.forms import Sendable
@@ -114,26 +112,7 @@ class Engine(Commands):
         the last one was sent or waits for its peers. The result then lists the sessions that lack one of them, and has the
         count of the message that the fewest sessions got. `raw` sends what peers punish, and in one piece.
         """
-        from rlpx.engine.client.forms import Forms  # noqa: PLC0415 - loads every message
-        from rlpx.engine.client.parts import in_parts  # noqa: PLC0415 - likewise
-
-        try:
-            parts = [Forms.of(part) for part in ([message] if raw else in_parts(message))]
-        except UsageError as error:
-            raise own_error(error.name, str(error)) from error
-        given = {
-            "client": client,
-            "direction": direction,
-            "raw": raw,
-            "except": [but] if isinstance(but, int) else list(but),
-        }
-        parameters = {name: value for name, value in given.items() if value is not None}
-        async with within(timeout):
-            results = [await self._routes.publish(part, parameters) for part in parts]
-        refused: dict[str, ErrorName] = {}
-        for result in results:
-            refused |= result.refused
-        return BroadcastResult(min(result.sent for result in results), refused)
+        return await self._routes.publish(message, audience(but, client, direction, raw=raw), timeout)
 
     async def close(self) -> None:
         """Close all connections; calls that are under way are cancelled in the engine."""

@@ -9,8 +9,8 @@ async with connect("nats://10.0.0.1,10.0.0.2", cluster="monitors") as fleet:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar, Unpack
 from weakref import WeakSet, WeakValueDictionary
 
 from rlpx.engine.client.by_host import ByHost
@@ -19,16 +19,17 @@ from rlpx.engine.client.commands import Commands, FleetCommands
 from rlpx.engine.client.connection import WAIT_SECONDS
 from rlpx.engine.client.errors import NoSuchSessionError, own_error
 from rlpx.engine.client.fleet_feed import SNAPSHOT_SECONDS, FleetFeed
-from rlpx.engine.client.fleet_items import FleetFeedOptions, fleet_opening
+from rlpx.engine.client.fleet_items import FleetFeedOptions, FleetOpening, fleet_opening
 from rlpx.engine.client.fleet_link import FleetLink, FleetPlace
 from rlpx.engine.client.presence import EngineError, EngineUnavailableError
-from rlpx.engine.client.routes import Routes
-from rlpx.protocol.bus.results import SessionObject
+from rlpx.engine.client.routes import Routes, audience
+from rlpx.protocol.bus.results import BroadcastResult, SessionObject
 from rlpx.protocol.cluster.addressing import dialler
 from rlpx.protocol.cluster.records import Heartbeat
 from rlpx.protocol.errors import ErrorName
 
 if TYPE_CHECKING:
+    from rlpx.engine.client.forms import Sendable
     from rlpx.engine.client.typed_requests import Peer
 
 # Looking for the host that has a session or a peer may take this time.
@@ -53,6 +54,19 @@ class Host(Commands):
 
         room = self._rooms.setdefault(session, asyncio.Semaphore(MAX_OPEN_REQUESTS))
         return Peer(session, self._routes, room)
+
+    async def publish(  # noqa: PLR0913 - options by keyword, which editors complete
+        self,
+        message: Sendable,
+        *,
+        but: int | Iterable[int] = (),
+        client: str | None = None,
+        direction: Literal["inbound", "outbound"] | None = None,
+        raw: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - see `Calls.call`
+    ) -> BroadcastResult:
+        """Send a message to every active session of this host that matches, as `Engine.publish` does."""
+        return await self._routes.publish(message, audience(but, client, direction, raw=raw), timeout)
 
     async def _command(
         self,
@@ -127,10 +141,36 @@ class Fleet(FleetCommands):
         with the sessions of each host, unless `snapshot` is false. Hosts publish only messages that pass the filters; lives
         are filtered here, by what is known of each session.
         """
-        opening = fleet_opening(topics, options)
+        return self.made_feed(fleet_opening(topics, options))
+
+    def made_feed(self, opening: FleetOpening) -> FleetFeed:
+        """The feed of an opening."""
         feed = FleetFeed(self._link, opening, lambda host: self.host(host).snapshot(timeout=SNAPSHOT_SECONDS))
         self._feeds.add(feed)
         return feed
+
+    async def publish(  # noqa: PLR0913 - options by keyword, which editors complete
+        self,
+        message: Sendable,
+        *,
+        but: Iterable[tuple[str, int]] = (),
+        client: str | None = None,
+        direction: Literal["inbound", "outbound"] | None = None,
+        raw: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - see `Calls.call`
+    ) -> ByHost[BroadcastResult]:
+        """Send a message to every active session of all hosts that matches, to each in the form of its version.
+
+        `but` names sessions that do not get it, each as host and number. NATS must carry the message (`max_payload`).
+        """
+        excepted: dict[str, list[int]] = {}
+        for host, session in but:
+            excepted.setdefault(host, []).append(session)
+        return await self.of_all(
+            lambda at: at.publish(
+                message, but=excepted.get(at.name, ()), client=client, direction=direction, raw=raw, timeout=timeout
+            )
+        )
 
     async def close(self) -> None:
         """Close the connection, and all feeds. Calls under way fail."""
@@ -138,7 +178,7 @@ class Fleet(FleetCommands):
             await feed.close()
         await self._link.close()
 
-    async def of_all(self, call: Callable[[Commands], Awaitable[T]]) -> ByHost[T]:
+    async def of_all(self, call: Callable[[Host], Awaitable[T]]) -> ByHost[T]:
         """Call this at every host at once; the errors of hosts are part of the answer."""
         names = sorted(await self.hosts())
         if not names:
@@ -185,10 +225,10 @@ class Fleet(FleetCommands):
         return next(iter(found.results))
 
 
-async def _outcome(answer: Awaitable[T]) -> tuple[tuple[T, ...], EngineError | EngineUnavailableError | None]:
+async def _outcome(answer: Awaitable[T]) -> tuple[tuple[T, ...], EngineError | EngineUnavailableError | TimeoutError | None]:
     try:
         return (await answer,), None
-    except (EngineError, EngineUnavailableError) as error:
+    except (EngineError, EngineUnavailableError, TimeoutError) as error:
         return (), error
 
 

@@ -7,17 +7,17 @@ through the engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from rlpx.engine.client.calls import decoded
-from rlpx.engine.client.errors import WorkerLostError
+from rlpx.engine.client.calls import decoded, within
+from rlpx.engine.client.errors import WorkerLostError, own_error
 from rlpx.engine.client.worker_links import NoDataEndpointError, WorkerLink, WorkerLinks
 from rlpx.protocol.bus.results import BroadcastResult, SessionObject
-from rlpx.protocol.errors import ErrorName
+from rlpx.protocol.errors import ErrorName, UsageError
 
 if TYPE_CHECKING:
-    from rlpx.engine.client.forms import Forms
+    from rlpx.engine.client.forms import Forms, Sendable
 
 T = TypeVar("T")
 
@@ -67,8 +67,33 @@ class Routes:
             link = None
         return Route(self._call_engine, link)
 
-    async def publish(self, forms: Forms, parameters: Mapping[str, object]) -> BroadcastResult:
-        """Send each form of a message to the sessions of its version that match."""
+    async def publish(
+        self,
+        message: Sendable,
+        parameters: Mapping[str, object],
+        timeout: float | None,  # noqa: ASYNC109 - see `Calls.call`
+    ) -> BroadcastResult:
+        """Send a message to the sessions that match, each form of it to those of its version, and in parts if it is long.
+
+        Raises `EngineError`.
+        """
+        from rlpx.engine.client.forms import Forms  # noqa: PLC0415 - loads every message
+        from rlpx.engine.client.parts import in_parts  # noqa: PLC0415 - likewise
+
+        try:
+            parts = [Forms.of(part) for part in ([message] if parameters["raw"] else in_parts(message))]
+        except UsageError as error:
+            raise own_error(error.name, str(error)) from error
+        given = {name: value for name, value in parameters.items() if value is not None}
+        async with within(timeout):
+            results = [await self._publish(part, given) for part in parts]
+        refused: dict[str, ErrorName] = {}
+        for result in results:
+            refused |= result.refused
+        return BroadcastResult(min(result.sent for result in results), refused)
+
+    async def _publish(self, forms: Forms, parameters: Mapping[str, object]) -> BroadcastResult:
+        """Send one message to the sessions that match."""
         links = await self._all()
         calls: list[Awaitable[BroadcastResult]] = []
         for shared, payload in forms.payloads.items():
@@ -89,6 +114,12 @@ class Routes:
             return None if self._links is None else await self._links.complete()
         except NoDataEndpointError:
             return None
+
+
+def audience(but: int | Iterable[int], client: str | None, direction: str | None, *, raw: bool) -> dict[str, object]:
+    """The parameters of a broadcast that say to whom, and how; sessions are named by one number or several."""
+    excepted = [but] if isinstance(but, int) else list(but)
+    return {"client": client, "direction": direction, "raw": raw, "except": excepted}
 
 
 async def _broadcast_at(link: WorkerLink, parameters: Mapping[str, object], payload: bytes) -> BroadcastResult:

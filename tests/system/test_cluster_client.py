@@ -17,9 +17,12 @@ from typing import Final
 
 import nats as nats_client
 import pytest
+import rlp as oracle
 from nats.aio.msg import Msg
 
 from rlpx.engine.client import (
+    Announcement,
+    BlockingFleet,
     ByHost,
     EngineSilentError,
     EngineUnavailableError,
@@ -32,6 +35,7 @@ from rlpx.engine.client import (
     HostSnapshot,
     InvalidParamsError,
     NoSuchSessionError,
+    RefusedError,
     connect,
 )
 from rlpx.engine.client.fleet_traffic import WISH_SECONDS
@@ -39,7 +43,7 @@ from rlpx.engine.client.nats_servers import Servers
 from rlpx.engine.cluster.commander import Commander
 from rlpx.protocol.bus.results import CountsResult
 from rlpx.protocol.eth.dialects import DIALECTS
-from rlpx.protocol.eth.messages import BlockHeaders, GetBlockHeaders, HeadersQuery
+from rlpx.protocol.eth.messages import BlockHeaders, GetBlockHeaders, HeadersQuery, Transactions
 from rlpx.protocol.rlpx.crypto import PrivateKey
 from rlpx.protocol.session.events import MessageReceived
 from tests.system.cluster_fleet import Crowd, Lives, Nats, crowd, fleet, member
@@ -48,6 +52,9 @@ from tests.system.peers import Peer
 
 QUESTION: Final = GetBlockHeaders(0, HeadersQuery(start=1, limit=16))
 GET_BLOCK_HEADERS: Final = 3
+TRANSACTION: Final = oracle.encode([b""] * 9)
+# More than NATS carries by default, which is 1 MiB.
+LARGE: Final = oracle.encode([b""] * 5 + [bytes(1_500_000)] + [b""] * 3)
 
 
 def questions(peer: Peer) -> list[MessageReceived]:
@@ -293,6 +300,74 @@ def test_traffic_has_its_host_and_exact_gaps() -> None:
         made = [peers.connect(engine) for engine in engines]
         eventually(lambda: all(engine.counts()[2] == 1 for engine in engines), "a session at each host")
         asyncio.run(use(nats, made))
+
+
+def test_a_program_without_asyncio_has_the_same_commands_peers_and_feeds() -> None:
+    with Nats() as nats, fleet(nats, "a", "b") as engines, crowd() as peers:
+        first = peers.connect(engines[0])
+        eventually(partial(has_active, engines[0], 1), "a session at host a")
+        with connect(nats.url, cluster="test") as found:
+            assert isinstance(found, BlockingFleet)
+            assert sorted(found.hosts()) == ["a", "b"]
+            assert inbound(found.counts()) == {"a": 1, "b": 0}
+            assert found.host("a").counts().active.inbound == 1
+            asked = found.find(first.node_id.hex())
+            assert asked.show().peer == first.node_id.hex()
+            with pytest.raises(NoSuchSessionError, match="no host has a session 99"):
+                found.disconnect(99)
+            with found.feed("session.", "eth.Transactions", min_size=1) as feed:
+                assert {item.host for item in (next(feed), next(feed)) if isinstance(item, HostSnapshot)} == {"a", "b"}
+                assert feed.read(timeout=0.1) == []
+                peers.send(first, 2, bytes.fromhex("c3820102"))
+                sent = next(feed)
+                assert isinstance(sent, HostEvent)
+                assert (sent.host, sent.topic) == ("a", "eth.Transactions")
+                asked.disconnect()
+                closed = next(feed)
+                assert isinstance(closed, HostEvent)
+                assert (closed.host, closed.topic, feed.received, feed.missed) == ("a", "session.closed", 2, 0)
+                feed.close()
+                assert list(feed) == []
+        with pytest.raises(EngineUnavailableError, match="the connection to the engine was closed"):
+            found.counts()
+
+
+def transactions(peer: Peer) -> int:
+    """How many messages with transactions a peer has received."""
+    return sum(isinstance(event, MessageReceived) and event.kind.name == "Transactions" for event in peer.events)
+
+
+def announced(peer: Peer) -> int:
+    """How many announcements a peer has received."""
+    return sum(
+        isinstance(event, MessageReceived) and event.kind.name == "NewPooledTransactionHashes" for event in peer.events
+    )
+
+
+def test_a_message_is_published_at_all_hosts_to_all_sessions_but_those_that_are_named() -> None:
+    async def use(nats: Nats, peers: list[Peer]) -> None:
+        async with connect(nats.url, cluster="test") as found:
+            shown = {host: result.sessions for host, result in (await found.sessions()).results.items()}
+            [left_out] = [one.session for one in shown["b"] if one.peer == peers[2].node_id.hex()]
+            sent = await found.publish(Transactions((TRANSACTION,)), but=[("b", left_out)])
+            assert {host: result.sent for host, result in sent.results.items()} == {"a": 1, "b": 1}
+            assert sent.is_complete
+            announcement = Announcement.of([TRANSACTION])
+            sent = await found.publish(announcement, direction="inbound", timeout=20)
+            assert {host: result.sent for host, result in sent.results.items()} == {"a": 1, "b": 2}
+            assert (await found.host("a").publish(Transactions((TRANSACTION,)))).sent == 1
+            assert (await found.publish(Transactions((TRANSACTION,)), client="nobody")).results["a"].sent == 0
+            with pytest.raises(InvalidParamsError):
+                await found.host("a").publish(Transactions((b"no transaction",)))
+            large = await found.publish(Transactions((LARGE,)))
+            assert {host: type(error) for host, error in large.errors.items()} == {"a": RefusedError, "b": RefusedError}
+
+    with Nats() as nats, fleet(nats, "a", "b") as engines, crowd() as peers:
+        made = [peers.connect(engines[0]), peers.connect(engines[1]), peers.connect(engines[1])]
+        eventually(lambda: [engine.counts()[2] for engine in engines] == [1, 2], "the sessions are active")
+        asyncio.run(use(nats, made))
+        eventually(lambda: [transactions(peer) for peer in made] == [2, 1, 0], "the transactions have come")
+        eventually(lambda: [announced(peer) for peer in made] == [1, 1, 1], "the announcements have come")
 
 
 def test_a_host_that_is_killed_is_lost_and_one_that_comes_has_a_snapshot() -> None:
