@@ -13,6 +13,7 @@ import os
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from time import time_ns
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +28,7 @@ from rlpx.engine.cluster.kv import REPLICAS
 from rlpx.engine.hub.events import EventsHub
 from rlpx.protocol.bus import zmtp
 from rlpx.protocol.bus.events import AUTHENTICATED, CLOSED, DIAL_FAILED, ESTABLISHED, OPENED
-from rlpx.protocol.cluster.addressing import EVENTS_LOST
+from rlpx.protocol.cluster.addressing import EVENTS_LOST, HOST_BACK, HOST_LOST
 
 # Connections that are refused before their peer is known are not among them: strangers can make any number of those.
 TOPICS: Final = (OPENED, AUTHENTICATED, ESTABLISHED, CLOSED, DIAL_FAILED, "worker.", "engine.")
@@ -46,11 +47,12 @@ log = structlog.get_logger()
 
 
 class Life(msgspec.Struct, frozen=True, array_like=True):
-    """One event: its id, its topic, and its fields as JSON."""
+    """One event: its id, its topic, its fields as JSON, and the host that it is about, if that is another one."""
 
     id: str
     topic: str
     fields: msgspec.Raw
+    host: str = ""
 
 
 class _Head(msgspec.Struct):
@@ -126,7 +128,7 @@ class LifecycleStream:
         self._client = client
         self._js = client.jetstream(timeout=_CALL_SECONDS)
         self._fleet = fleet
-        self._prefix = f"rlpx.{fleet}.{host}."
+        self._host = host
         self.spool = spool
         self._waiting: deque[Life] = deque()
         self._is_waiting = asyncio.Event()
@@ -195,6 +197,18 @@ class LifecycleStream:
         """The events in memory that are not confirmed yet."""
         return len(self._waiting) + len(self._unconfirmed)
 
+    def host_lost(self, host: str, run: str, heartbeat: int) -> None:
+        """Say of another host that nobody hears its run since this revision of its heartbeat."""
+        self._tell(HOST_LOST, run, heartbeat, host)
+
+    def host_back(self, run: str, heartbeat: int) -> None:
+        """Say that this host is heard again by this heartbeat. A word of its loss that comes later is told by its number."""
+        self._tell(HOST_BACK, run, heartbeat)
+
+    def _tell(self, topic: str, run: str, heartbeat: int, host: str = "") -> None:
+        fields = {"time_us": time_ns() // 1000, "session": None, "peer": None, "run": run, "heartbeat": heartbeat}
+        self._add(Life(f"{run}-e-{topic}-{heartbeat}", topic, msgspec.Raw(msgspec.json.encode(fields)), host))
+
     # -- events -------------------------------------------------------------------------------------------------------------
 
     def _on_batch(self, topic: str, wire: zmtp.Wire) -> None:
@@ -262,7 +276,8 @@ class LifecycleStream:
             raise nats.errors.ConnectionClosedError
         for number, life in list(self._unconfirmed.items()):
             headers = {"Nats-Msg-Id": life.id}
-            await self._client.publish(self._prefix + life.topic, bytes(life.fields), f"{self._inbox}.{number}", headers)
+            subject = self._subject(life.topic, life.host)
+            await self._client.publish(subject, bytes(life.fields), f"{self._inbox}.{number}", headers)
 
     async def _on_confirmed(self, message: Msg) -> None:
         if message.data.startswith(b'{"stream"'):
@@ -281,4 +296,7 @@ class LifecycleStream:
             log.warning("lifecycle events are lost to the fleet: they did not fit while NATS was away", events=lost)
             fields: dict[str, Any] = {"lost": lost, "lost_in_all": self.lost_events}
             with suppress(nats.errors.Error, OSError, TimeoutError):
-                await self._js.publish(self._prefix + EVENTS_LOST, msgspec.json.encode(fields))
+                await self._js.publish(self._subject(EVENTS_LOST), msgspec.json.encode(fields))
+
+    def _subject(self, topic: str, host: str = "") -> str:
+        return f"rlpx.{self._fleet}.{host or self._host}.{topic}"

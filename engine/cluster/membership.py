@@ -50,6 +50,7 @@ from rlpx.protocol.cluster.steps import (
     Call,
     EndSession,
     Erase,
+    HostLost,
     Joined,
     NameTaken,
     Outcome,
@@ -57,6 +58,7 @@ from rlpx.protocol.cluster.steps import (
     Put,
     Read,
     Refused,
+    Returned,
     Scan,
 )
 from rlpx.protocol.lifecycle import Direction
@@ -157,6 +159,8 @@ class ClusterMembership:
             Refused: self._on_refused,
             EndSession: self._on_end,
             PlacesChanged: self._on_places,
+            HostLost: self._on_host_lost,
+            Returned: self._on_returned,
             Joined: self._on_joined,
             NameTaken: self._on_name_taken,
         }
@@ -436,6 +440,14 @@ class ClusterMembership:
     def _on_places(self, step: PlacesChanged) -> None:
         self._leased[step.direction] = Leased(step.leased, step.elsewhere)
         self._parts.verdicts.on_places()
+
+    def _on_host_lost(self, step: HostLost) -> None:
+        if self._lives is not None:
+            self._lives.host_lost(step.host, step.epoch, step.revision)
+
+    def _on_returned(self, step: Returned) -> None:
+        if self._lives is not None:
+            self._lives.host_back(self.member.setup.me.epoch, step.revision)
 
     def _on_joined(self, _step: Joined) -> None:
         self._joined.set()

@@ -12,6 +12,9 @@ from rlpx.protocol.rlpx.enode import parse_enode
 DEFAULT_PORT: Final = 4222
 # The topic under which a host says in the fleet's stream how many events it could not keep while NATS was away.
 EVENTS_LOST: Final = "engine.events_lost"
+# The topics under which the stream says of a host, given its run, that it has fallen silent, and that it is heard again.
+HOST_LOST: Final = "engine.lost"
+HOST_BACK: Final = "engine.back"
 # The header with the size of a payload that follows the text of a request or a reply.
 PAYLOAD_BYTES: Final = "Rlpx-Payload-Bytes"
 # The header with the name that its caller has given to a request, and the one that cancels the request of this name.

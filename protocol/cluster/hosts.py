@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from rlpx.protocol.cluster.records import Heartbeat, decode, host_key
-from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Step
+from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Returned, Step
 from rlpx.protocol.cluster.store import Store
 from rlpx.protocol.lifecycle import Direction
 
@@ -49,11 +49,16 @@ class Me(msgspec.Struct, frozen=True):
 
 
 class Other(msgspec.Struct):
-    """A host as we see it: its last heartbeat, and since when we have seen no later one."""
+    """A host as we see it: its last heartbeat, and since when we have seen no later one.
+
+    It is stale from a return of the store until the next one, which may have a lower revision: a store that has lost its
+    latest writes counts from there again.
+    """
 
     revision: int
     beat: Heartbeat
     seen_at: float
+    is_stale: bool = False
 
 
 class Hosts:
@@ -97,8 +102,7 @@ class Hosts:
         self._is_lost = False
         self._look_anew(now)
         for other in self.others.values():
-            # A store that has lost its latest writes counts from an earlier revision again.
-            other.revision = 0
+            other.is_stale = True
         self._next_at = now
         self.tick(now)
 
@@ -159,10 +163,13 @@ class Hosts:
         elif answer.outcome is Outcome.CONFLICT:
             self._on_conflict(answer, now)
         else:
+            is_doubted = self.is_joined and not self.has_left and not self.is_firm(now)
             is_return = self._is_lost or not self.is_firm(now)
             # Half of the time, because a heartbeat that we believe lost may be done late.
             self.was_silent = self._sent_at is not None and sent_at >= self._sent_at + self.timing.over_s / 2
             self._revision, self._sent_at, self._is_lost = answer.revision, sent_at, False
+            if is_doubted:
+                self._steps.append(Returned(answer.revision))
             if not self.is_joined:
                 self.is_joined = True
                 self._next_at = now + self.timing.beat_s
@@ -195,7 +202,7 @@ class Hosts:
         """A heartbeat has been written. That one has expired says nothing: its host's time is measured by our own clock."""
         beat = decode(Heartbeat, value)
         known = self.others.get(host)
-        if beat is not None and (known is None or revision > known.revision):
+        if beat is not None and (known is None or known.is_stale or revision > known.revision):
             self.others[host] = Other(revision, beat, now)
             for way, wanting in self._wanting.items():
                 (wanting.add if beat.wants.get(way) else wanting.discard)(host)
@@ -245,6 +252,10 @@ class Hosts:
     def alive(self, now: float) -> Mapping[str, Heartbeat]:
         """The other hosts that are there."""
         return {host: other.beat for host, other in self.others.items() if self._is_alive(host, now)}
+
+    def is_first(self, now: float) -> bool:
+        """Whether we do what one host does for all: the first by name. Two that both think so do no harm."""
+        return not self.is_away and self.is_firm(now) and self.me.host <= min(self.alive(now), default=self.me.host)
 
     def _is_alive(self, host: str, now: float) -> bool:
         other = self.others[host]

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from rlpx.protocol.cluster.claims import Claims
+from rlpx.protocol.cluster.deaths import Deaths
 from rlpx.protocol.cluster.hosts import Hosts, Me, Timing
 from rlpx.protocol.cluster.places import BLOCK_PLACES, Places
 from rlpx.protocol.cluster.records import FLEET, Fleet, Heartbeat, decode, encode, host_of, noted_peer, shard_of
@@ -62,6 +63,7 @@ class Member:
         for places in self.places.values():
             places.block_places = setup.block_places
         self.claims = Claims(self.hosts, self._store, self._steps, lets_in=setup.lets_in)
+        self.deaths = Deaths(self.hosts, self._steps)
         self.sweep = Sweep(self.hosts, self._store, self.places.values())
         self.fleet: Fleet | None = None
         self._fleet_revision = 0
@@ -124,6 +126,7 @@ class Member:
         self._open(now)
         self.claims.tick(now)
         self._end_excess(now)
+        self.deaths.tick(now)
         self.sweep.tick(now)
 
     # -- what the engine asks -----------------------------------------------------------------------------------------------

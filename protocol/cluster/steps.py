@@ -90,6 +90,20 @@ class NameTaken(msgspec.Struct, frozen=True):
     host: str
 
 
+class HostLost(msgspec.Struct, frozen=True):
+    """Another host has been silent for its time to live since its heartbeat of this revision."""
+
+    host: str
+    epoch: str
+    revision: int
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """We are heard again by the heartbeat of this revision, after a silence for which others may have given us up."""
+
+    revision: int
+
+
 class Admitted(msgspec.Struct, frozen=True):
     """The session may become active."""
 
@@ -123,4 +137,4 @@ class PlacesChanged(msgspec.Struct, frozen=True):
 Call = Put | Erase | Read
 # All that is asked of the store.
 StoreCall = Call | Scan
-Step = StoreCall | Joined | NameTaken | Admitted | Refused | EndSession | PlacesChanged
+Step = StoreCall | Joined | NameTaken | HostLost | Returned | Admitted | Refused | EndSession | PlacesChanged

@@ -41,18 +41,13 @@ class Sweep:
         if self._next_at is None:
             # By then every living host has been heard.
             self._next_at = now + self._hosts.timing.ttl_s
-        if self._is_reading or now < self._next_at or not self._is_ours(now):
+        if self._is_reading or now < self._next_at or not self._hosts.is_first(now):
             return
         for places in self._places:
             places.sweep(now)
         self._is_reading = True
         self._next_at = now + PAGE_SECONDS
         self._store.scan(PEERS, self._revision, PAGE_CLAIMS, self._on_page)
-
-    def _is_ours(self, now: float) -> bool:
-        """Whether this host sweeps: the first by name. Two that both think so do no harm."""
-        hosts = self._hosts
-        return not hosts.is_away and hosts.is_firm(now) and hosts.me.host <= min(hosts.alive(now), default=hosts.me.host)
 
     def _on_page(self, answer: Answer, now: float) -> None:
         self._is_reading = False

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -218,6 +219,25 @@ class Lives:
     def names(self, topic: str) -> list[tuple[str, int]]:
         """The hosts and numbers of the sessions of these events."""
         return [(event["host"], event["session"]) for event in self.of(topic)]
+
+    def alive(self) -> set[tuple[str, int]]:
+        """The hosts and numbers of the sessions that are active, as the README says how to tell it from the stream."""
+        runs: dict[str, str] = {}
+        active: dict[str, set[tuple[str, int]]] = {}
+        lost, back = Counter[str](), Counter[str]()
+        for event in self.events:
+            topic, host, run = event["topic"], event["host"], (event["id"] or "").partition("-")[0]
+            if topic == "engine.started":
+                runs[host] = run
+            elif topic == "session.established":
+                active.setdefault(run, set()).add((host, event["session"]))
+            elif topic == "session.closed":
+                active.setdefault(run, set()).discard((host, event["session"]))
+            elif topic in ("engine.lost", "engine.back"):
+                heard = lost if topic == "engine.lost" else back
+                heard[run] = max(heard[run], event["heartbeat"])
+        living = [run for run in runs.values() if lost[run] <= back[run]]
+        return {session for run in living for session in active.get(run, ())}
 
     def most_active(self, direction: str) -> int:
         """The most sessions that were active at once over all hosts, whose clocks are one here."""

@@ -137,13 +137,8 @@ class Fleet:
         eventually(self._is_settled, "one session per peer, each with its claim", SETTLE_SECONDS)
         lives = Lives(self.nats)
         assert len(lives.events) == len({event["id"] for event in lives.events}), "an event is in the stream twice"
-        runs = {name: engine.call("snapshot")["run"] for name, engine in self.hosts.items()}
-        established = {
-            (life["host"], life["session"]) for life in lives.of("established") if runs[life["host"]] in life["id"]
-        }
-        closed = {(life["host"], life["session"]) for life in lives.of("closed") if runs[life["host"]] in life["id"]}
         there = {(name, shown["session"]) for name, engine in self.hosts.items() for shown in _active(engine)}
-        assert established - closed == there, "the stream and the hosts disagree"
+        assert lives.alive() == there, "the stream and the hosts disagree"
 
     def _is_settled(self) -> bool:
         sessions = [

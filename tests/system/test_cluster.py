@@ -94,6 +94,11 @@ def test_what_a_killed_host_held_is_free_within_20_seconds() -> None:
             return survivor.counts()[2] == 6
 
         eventually(taken, "another host has its peers and its places", 20.0)
+        there = {("a", session["session"]) for session in survivor.call("sessions", phase="active")["sessions"]}
+        eventually(lambda: Lives(nats).alive() == there, "the stream says so as well")
+        lives = Lives(nats)
+        assert [event["host"] for event in lives.events if event["topic"] == "engine.lost"] == ["b"]
+        assert lives.names("closed") == []
 
 
 @pytest.mark.long
@@ -115,6 +120,10 @@ def test_a_stopped_host_finds_that_it_was_given_up_before_it_admits_anyone() -> 
             os.kill(stopped.process.pid, signal.SIGCONT)
         eventually(lambda: stopped.counts()[2] == 0, "host a has ended what has no place")
         assert other.counts()[2] == 4
+        there = {("b", session["session"]) for session in other.call("sessions", phase="active")["sessions"]}
+        eventually(lambda: Lives(nats).alive() == there, "the stream says who is there")
+        told = [(event["topic"], event["host"]) for event in Lives(nats).events if event["topic"].startswith("engine.")]
+        assert told == [("engine.started", "a"), ("engine.started", "b"), ("engine.lost", "a"), ("engine.back", "a")]
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ import msgspec
 from rlpx.protocol.cluster.hosts import Me
 from rlpx.protocol.cluster.member import Asked, Member, Setup
 from rlpx.protocol.cluster.records import Claim, Heartbeat, encode, host_key, peer_key
-from rlpx.protocol.cluster.steps import Answer, Entry, Erase, Outcome, Put, Read, Scan, Step, StoreCall
+from rlpx.protocol.cluster.steps import Answer, Entry, Erase, HostLost, Outcome, Put, Read, Returned, Scan, Step, StoreCall
 from rlpx.protocol.lifecycle import Direction
 
 IN, OUT = Direction.INBOUND, Direction.OUTBOUND
@@ -26,6 +26,8 @@ class Table:
         self.now = 100.0
         self.calls: list[StoreCall] = []
         self.said: list[Step] = []
+        # What it tells of hosts.
+        self.told: list[Step] = []
         limits = dict.fromkeys(Direction, limit)
         self.member = Member(Setup(Me("a", "a1"), limits, lets_in, block_places=block))
 
@@ -44,6 +46,8 @@ class Table:
         for step in self.member.take():
             if isinstance(step, StoreCall):
                 self.calls.append(step)
+            elif isinstance(step, HostLost | Returned):
+                self.told.append(step)
             else:
                 self.said.append(step)
 

@@ -6,7 +6,7 @@ import msgspec
 
 from rlpx.protocol.cluster.hosts import Hosts, Me, Timing
 from rlpx.protocol.cluster.records import Heartbeat, encode
-from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Put, Read, Step
+from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Put, Read, Returned, Step
 from rlpx.protocol.cluster.store import Store
 
 
@@ -26,7 +26,7 @@ class Watch:
         return steps
 
     def put(self) -> Put:
-        (step,) = self.take()
+        (step,) = [step for step in self.take() if not isinstance(step, Returned)]
         assert isinstance(step, Put)
         return step
 
