@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import zmq
-import zmq.asyncio
 
-from rlpx.engine.client.door import use_key
+from rlpx.engine.client.batch_reader import Event, Gap
+from rlpx.engine.client.feed_items import Lost, PartReader, read_head
+from rlpx.engine.client.presence import EngineUnavailableError
+from rlpx.engine.client.wire import Place, Wire
 from rlpx.engine.overview.tap import Tap
 from rlpx.protocol.eth.kinds import TAP
+from rlpx.protocol.mistakes import ConfigError
 
 # What may be on its way to us. It is granted again as it is read, so a reader that stops costs the worker no more.
 CREDIT_BYTES: Final = 1024 * 1024
@@ -19,64 +22,55 @@ _FEED: Final = 1
 # All messages from the peer, all that we send, and what becomes of the session.
 _TOPICS: Final = ("", TAP)
 
-
-class _Head(msgspec.Struct, frozen=True):
-    """What a worker sends about a feed."""
-
-    feed: int | None = None
-    run: str | None = None
-    first: int = 0
-    dropped: int = 0
-    events: list[dict[str, Any]] = []
-    closed: str | None = None
-    error: Any = None
-
-
-_decode_head: Final = msgspec.json.Decoder(_Head)
+# Messages of the worker, and last of all the end of the connection. Credit bounds their bytes.
+_Arrived = asyncio.Queue[list[bytes] | EngineUnavailableError]
 
 
 async def follow_session(endpoint: str, session: int, tap: Tap, *, key: str | None = None) -> None:
-    """Hand a session's messages to a tap, from the data endpoint of its worker, until the feed is closed or cancelled."""
-    context = zmq.asyncio.Context()
-    sock = context.socket(zmq.DEALER)
+    """Hand a session's messages to a tap, from the data endpoint of its worker, until the feed ends or this is cancelled.
+
+    The tap is told why the feed has ended. A worker that replaced another one does not have the session and is not asked.
+    """
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        sock.setsockopt(zmq.LINGER, 0)
-        # A worker that was replaced does not have the session: there is nothing to connect to again.
-        sock.setsockopt(zmq.RECONNECT_STOP, zmq.RECONNECT_STOP_CONN_REFUSED)
-        if key is not None:
-            use_key(sock, key)
-        sock.connect(endpoint)
-        opening = {"feed": _FEED, "topics": _TOPICS, "where": {"session": [session]}, "credit": CREDIT_BYTES}
-        await sock.send(msgspec.json.encode(opening))
-        await _read(sock, tap)
-    finally:
-        sock.close()
-        context.term()
-
-
-async def _read(sock: zmq.asyncio.Socket, tap: Tap) -> None:
-    expected = 0
-    while True:
-        frames = await sock.recv_multipart()
+        arrived = _Arrived()
+        wire = Wire(Place(context, endpoint, key), arrived.put_nowait, arrived.put_nowait)
         try:
-            head = _decode_head.decode(frames[0])
+            await wire.open()
+            opening = {"feed": _FEED, "topics": _TOPICS, "where": {"session": [session]}, "credit": CREDIT_BYTES}
+            wire.send([msgspec.json.encode(opening)])
+            tap.end(await _read(wire, arrived, tap))
+        finally:
+            wire.close()
+    except (EngineUnavailableError, ConfigError) as error:
+        tap.end(str(error))
+    finally:
+        # ZeroMQ waits here for what has not left yet.
+        await asyncio.shield(asyncio.to_thread(context.term))
+
+
+async def _read(wire: Wire, arrived: _Arrived, tap: Tap) -> str:
+    """Read until the feed ends; returns why. Raises `EngineUnavailableError` if the connection does."""
+    # Its number would be in items, and is not shown.
+    reader = PartReader(worker=0)
+    while True:
+        frames = await arrived.get()
+        if isinstance(frames, EngineUnavailableError):
+            raise frames
+        try:
+            head = read_head(frames[0])
         except msgspec.DecodeError as error:
-            tap.end(f"the worker's message has another form than expected: {error}")
-            return
+            return f"the worker's message has another form than expected: {error}"
         if head.error is not None:
-            tap.end(str(head.error["message"] if isinstance(head.error, dict) else head.error))
-            return
-        tap.lose(max(0, head.first - expected))
-        expected = max(expected, head.first + len(head.events))
-        body = memoryview(frames[1]) if len(frames) > 1 else memoryview(b"")
-        for event in head.events:
-            size = event.get("size", 0)
-            tap.take(event["topic"], event, bytes(body[:size]))
-            body = body[size:]
-        if head.closed is not None:
-            tap.end(head.closed)
-            return
+            return head.error["message"]
+        for item in reader.read(head, b"".join(frames[1:])):
+            if isinstance(item, Event):
+                tap.take(item.topic, item.fields, item.payload)
+            elif isinstance(item, Gap):
+                tap.lose(item.missed)
+            elif isinstance(item, Lost):
+                return item.cause
         if head.run is None:
-            await sock.send(msgspec.json.encode({"feed": _FEED, "credit": sum(map(len, frames))}))
+            wire.send([msgspec.json.encode({"feed": _FEED, "credit": sum(map(len, frames))})])
         # Other pages wait for their turn while a peer floods.
         await asyncio.sleep(0)

@@ -103,3 +103,27 @@ async def test_a_worker_that_speaks_another_language_ends_it_with_a_reason(short
         tapped = tap.collect()
         assert tapped is not None
         assert "another form" in (tapped.cause or "")
+
+
+async def test_a_worker_that_dies_ends_it_with_a_reason(short: Path) -> None:
+    async for worker, tap, task in following(short):
+        await worker.read()
+        await worker.send({"run": "r", "worker": 0, "sessions": []})
+        await worker.send({"first": 0, "dropped": 0, "events": [message("wit.0", 1)]}, b"x")
+        # It has granted credit for the message, so it has read it.
+        await worker.read()
+        worker.close()
+        await asyncio.wait_for(task, 20)
+        tapped = tap.collect()
+        assert tapped is not None
+        assert [item.name for item in tapped.messages] == ["wit.0"]
+        assert tapped.cause == f"{worker.endpoint} has ended the connection"
+
+
+@pytest.mark.parametrize("key", [None, "no-such-file"])
+async def test_a_worker_that_is_not_reached_ends_it_with_a_reason(short: Path, key: str | None) -> None:
+    tap = Tap()
+    await asyncio.wait_for(follow_session(f"ipc://{short}/worker-7.ipc", 42, tap, key=key), 20)
+    tapped = tap.collect()
+    assert tapped is not None
+    assert ("worker-7.ipc" if key is None else key) in (tapped.cause or "")
