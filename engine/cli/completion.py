@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from rlpx.engine.cli.completion_scripts import DIRECTORIES, FILES, SHELLS, Command, Option, Program, Values, script
+from rlpx.engine.cli.terminal import actions_of, commands_of
 from rlpx.engine.client.topics import KNOWN
 from rlpx.engine.settings.conf import chain_names, scenario_names
 from rlpx.engine.settings.fields import setting_fields
@@ -49,11 +50,7 @@ def add_completion(arguments: argparse.ArgumentParser) -> None:
 
 def program_of(arguments: argparse.ArgumentParser) -> Program:
     """The program as its parser describes it."""
-    commands: list[Command] = []
-    for action in arguments._actions:  # noqa: SLF001 - argparse has no other way to ask
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - likewise
-            helps = {item.dest: item.help or "" for item in action._choices_actions}  # noqa: SLF001 - likewise
-            commands += [_command(name, helps.get(name, ""), parser) for name, parser in action.choices.items()]
+    commands = (_command(name, text, parser) for name, (text, parser) in commands_of(arguments).items())
     return Program(arguments.prog, _command("", "", arguments), tuple(commands))
 
 
@@ -61,9 +58,7 @@ def _command(name: str, text: str, arguments: argparse.ArgumentParser) -> Comman
     options: list[Option] = []
     places: list[Values] = []
     repeats = False
-    for action in arguments._actions:  # noqa: SLF001 - as above
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
-            continue
+    for action in actions_of(arguments):
         if action.option_strings:
             values = None if action.nargs == 0 else _values(action)
             options.append(Option(tuple(action.option_strings), _in_short(action.help), values))

@@ -21,7 +21,16 @@ from rlpx.engine.cli.completion import add_completion
 from rlpx.engine.cli.ctl_cluster import HOSTS, OPTIONS, Asked, add_cluster, carry_out_in_fleet, check_cluster
 from rlpx.engine.cli.ctl_keys import KEYS, add_keys, carry_out
 from rlpx.engine.cli.ctl_text import as_text
-from rlpx.engine.cli.terminal import Arguments, add_connection, add_version, as_json, check_connection, fail, is_terminal
+from rlpx.engine.cli.terminal import (
+    Arguments,
+    actions_of,
+    add_connection,
+    add_version,
+    as_json,
+    check_connection,
+    fail,
+    is_terminal,
+)
 from rlpx.engine.client.client import CALL_TIMEOUT_SECONDS, Client
 from rlpx.engine.client.presence import EndpointError, EngineError, EngineUnavailableError, check_there
 from rlpx.engine.hub.arguments import check
@@ -207,7 +216,7 @@ def _parameters(arguments: Arguments, command: str, given: dict[str, Any]) -> di
 def _refuse(arguments: Arguments, message: str) -> NoReturn:
     """End the program as argparse does, and name the argument as the user knows it."""
     name, colon, rest = message.partition(": ")
-    for action in arguments._actions:  # noqa: SLF001 - argparse does not tell its arguments
+    for action in actions_of(arguments):
         if colon and action.dest == name:
             message = f"{action.option_strings[0] if action.option_strings else action.metavar}: {rest}"
     arguments.error(message)

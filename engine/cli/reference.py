@@ -14,7 +14,7 @@ import msgspec
 
 from rlpx.engine.cli.ctl import parser
 from rlpx.engine.cli.ctl_cluster import OPTIONS
-from rlpx.engine.cli.terminal import Arguments
+from rlpx.engine.cli.terminal import Arguments, actions_of
 from rlpx.engine.cli.typed_methods import module_text
 from rlpx.protocol.bus.commands import COMMANDS
 from rlpx.protocol.bus.events import LIFECYCLE, MessageEvent, TapEvent
@@ -65,7 +65,7 @@ def _usage(name: str, arguments: Arguments) -> str:
     """The command line of a command, without the options that every command takes."""
     options: list[str] = []
     places = [name]
-    for action in arguments._actions:  # noqa: SLF001 - argparse does not tell its arguments
+    for action in actions_of(arguments):
         if action.dest in _USUAL_ARGUMENTS:
             continue
         if not action.option_strings:

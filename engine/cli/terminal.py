@@ -16,6 +16,8 @@ from rlpx.engine.process.version import VERSION
 from rlpx.protocol.errors import printable
 from rlpx.protocol.wording import Expected, WrongValueError, convert, item_of, nearest, wrong
 
+# The argument whose value is a command.
+_Commands: Final = argparse._SubParsersAction  # noqa: SLF001 - argparse has no other name for it
 # Longer than any value that a person reads.
 SHOWN_CHARACTERS: Final = 4096
 
@@ -81,11 +83,7 @@ class Arguments(argparse.ArgumentParser):
 
     def command(self, name: str) -> Arguments:
         """The arguments of one command. Raises `KeyError` if there is no such command."""
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no other name for it
-                found: Arguments = action.choices[name]
-                return found
-        raise KeyError(name)
+        return commands_of(self)[name][1]
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
         if action.choices is not None and value not in action.choices:
@@ -97,6 +95,21 @@ class Arguments(argparse.ArgumentParser):
         """Write one line, with a pointer to --help, and end the program."""
         line = " ".join(message.removeprefix("argument ").split())
         self.exit(os.EX_USAGE, f"{self.prog}: {printable(line, SHOWN_CHARACTERS)} (--help says more)\n")
+
+
+def actions_of(arguments: argparse.ArgumentParser) -> list[argparse.Action]:
+    """All arguments of a parser but the one that is the command."""
+    actions = arguments._actions  # noqa: SLF001 - argparse tells its arguments nowhere else
+    return [action for action in actions if not isinstance(action, _Commands)]
+
+
+def commands_of(arguments: argparse.ArgumentParser) -> dict[str, tuple[str, Arguments]]:
+    """The help text and the arguments of each command, by its name; empty if there are no commands."""
+    for action in arguments._actions:  # noqa: SLF001 - as above
+        if isinstance(action, _Commands):
+            helps = {item.dest: item.help or "" for item in action._choices_actions}  # noqa: SLF001 - as above
+            return {name: (helps.get(name, ""), parser) for name, parser in action.choices.items()}
+    return {}
 
 
 def typed(kind: Any) -> partial[Any]:  # noqa: ANN401 - any type
