@@ -30,16 +30,17 @@ from rlpx.engine.cli.terminal import (
     check_connection,
     fail,
     is_terminal,
+    reaching,
 )
 from rlpx.engine.client.client import CALL_TIMEOUT_SECONDS, Client
-from rlpx.engine.client.presence import EndpointError, EngineError, EngineUnavailableError, check_there
+from rlpx.engine.client.presence import EngineError, check_there
 from rlpx.engine.hub.arguments import check
 from rlpx.engine.ledger.addresses import parse_address
 from rlpx.engine.overview.follower import Place
 from rlpx.protocol.bus.commands import COMMANDS
 from rlpx.protocol.bus.error_codes import CommandError
 from rlpx.protocol.bus.values import PeerId
-from rlpx.protocol.mistakes import EXIT_ERROR_ANSWER, ConfigError
+from rlpx.protocol.mistakes import EXIT_ERROR_ANSWER
 from rlpx.protocol.rlpx.enode import EnodeError, parse_enode
 from rlpx.protocol.wording import Expected, convert, wrong
 
@@ -147,18 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options["cluster"] is not None:
         carry_out_in_fleet(asked)
         return
-    try:
+    with reaching(all_arguments):
         made = (
             Client(endpoint, timeout_seconds=seconds, key=key) if endpoint else Client.of(run_dir, timeout_seconds=seconds)
         )
         with made as client:
             result = _result(client, asked)
-    except ConfigError as error:
-        fail(PROGRAM, str(error), error.exit_code)
-    except EndpointError as error:
-        all_arguments.error(f"--connect: {error}")
-    except EngineUnavailableError as error:
-        fail(PROGRAM, str(error), error.exit_code)
     if is_json or command == DISCOVER:
         _write_json(result)
     else:
@@ -186,15 +181,9 @@ def _show_top(arguments: Arguments, given: argparse.Namespace) -> None:
         if error.name is None or error.name.partition(".")[0] == "rlpx":
             raise
         fail(PROGRAM, f"{error.name} is not installed: pip install 'rlpx-engine[top]'", os.EX_UNAVAILABLE)
-    try:
+    with reaching(arguments):
         place = Place.of(given.run_dir, given.connect, given.events, given.key)
         check_there(place.control)
-    except ConfigError as error:
-        fail(PROGRAM, str(error), error.exit_code)
-    except EndpointError as error:
-        arguments.error(f"--connect: {error}")
-    except EngineUnavailableError as error:
-        fail(PROGRAM, str(error), error.exit_code)
     run(place)
 
 

@@ -29,15 +29,15 @@ from rlpx.engine.cli.terminal import (
     as_json,
     check_connection,
     fail,
+    reaching,
     shown,
     typed,
 )
 from rlpx.engine.client.batch_reader import Event, Gap, Item, Malformed
-from rlpx.engine.client.presence import EndpointError, EngineUnavailableError, why_missing
+from rlpx.engine.client.presence import EngineUnavailableError, why_missing
 from rlpx.engine.client.subscriber import Subscriber
 from rlpx.engine.client.topics import UnknownTopicWarning
 from rlpx.protocol.errors import PeerError, printable
-from rlpx.protocol.mistakes import ConfigError
 
 PROGRAM: Final = "rlpx-tail"
 # In text, a longer payload is cut; --json has all of it.
@@ -67,19 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = all_arguments.parse_args(arguments)
     check_connection(all_arguments, given)
     topics = given.topics or [""]
-    try:
-        with warnings.catch_warnings(record=True) as unknown:
-            warnings.simplefilter("always", UnknownTopicWarning)
-            if given.connect:
-                subscriber = Subscriber(given.connect, topics, key=given.key)
-            else:
-                subscriber = Subscriber.of(given.run_dir, topics)
-    except ConfigError as error:
-        fail(PROGRAM, str(error), error.exit_code)
-    except EndpointError as error:
-        all_arguments.error(f"--connect: {error}")
-    except EngineUnavailableError as error:
-        fail(PROGRAM, str(error), error.exit_code)
+    with reaching(all_arguments), warnings.catch_warnings(record=True) as unknown:
+        warnings.simplefilter("always", UnknownTopicWarning)
+        if given.connect:
+            subscriber = Subscriber(given.connect, topics, key=given.key)
+        else:
+            subscriber = Subscriber.of(given.run_dir, topics)
     for warning in unknown:
         sys.stderr.write(f"{PROGRAM}: {warning.message}\n")
     with subscriber:

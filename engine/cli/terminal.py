@@ -6,14 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Final, NoReturn
 
 from msgspec import Meta
 
+from rlpx.engine.client.presence import EndpointError, EngineUnavailableError
 from rlpx.engine.process.version import VERSION
 from rlpx.protocol.errors import printable
+from rlpx.protocol.mistakes import ConfigError
 from rlpx.protocol.wording import Expected, WrongValueError, convert, item_of, nearest, wrong
 
 # The argument whose value is a command.
@@ -180,6 +183,17 @@ def fail(program: str, message: str, exit_code: int) -> NoReturn:
     """Write the reason to stderr and end the program."""
     sys.stderr.write(f"{program}: {message}\n")
     sys.exit(exit_code)
+
+
+@contextmanager
+def reaching(arguments: Arguments) -> Iterator[None]:
+    """End the program with one line if no engine is reached, if its name is wrong, or if a file that it needs is."""
+    try:
+        yield
+    except EndpointError as error:
+        arguments.error(f"--connect: {error}")
+    except (ConfigError, EngineUnavailableError) as error:
+        fail(arguments.prog, str(error), error.exit_code)
 
 
 def as_json(value: Any, indent: int | None = None) -> str:  # noqa: ANN401 - any JSON value

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from rlpx.engine.cli.completion import add_completion
-from rlpx.engine.cli.terminal import Arguments, Directory, add_version, check_connection, fail, typed
+from rlpx.engine.cli.terminal import Arguments, Directory, add_version, check_connection, reaching, typed
 from rlpx.engine.client.door import run_dir_endpoint
-from rlpx.engine.client.presence import EndpointError, EngineForbiddenError, EngineUnavailableError, check_there
+from rlpx.engine.client.presence import EngineForbiddenError, EngineUnavailableError, check_there
 from rlpx.engine.overview.follower import Place
 from rlpx.engine.process.companion import listening_socket
 from rlpx.engine.process.extras import require
@@ -100,15 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_connection(all_arguments, given)
     if given.token is not None and not given.control:
         all_arguments.error("--token: only with --control")
-    try:
+    with reaching(all_arguments):
         endpoint = given.connect or run_dir_endpoint(given.run_dir, "control")
         _check_allowed(endpoint)
         with _listen(given.listen) as listening:
             uvloop.run(_serve(given, endpoint, listening))
-    except EndpointError as error:
-        all_arguments.error(f"--connect: {error}")
-    except (ConfigError, EngineUnavailableError) as error:
-        fail(PROGRAM, str(error), error.exit_code)
 
 
 def _check_allowed(endpoint: str) -> None:
