@@ -23,6 +23,17 @@ def ready(socket_type: bytes) -> bytes:
     return zmtp.command(b"READY", zmtp.metadata({"Socket-Type": socket_type, "Identity": b"me"}))
 
 
+def events_of(connection: zmtp.ServerConnection, data: bytes) -> list[zmtp.Event]:
+    """All that the server's side makes of some bytes."""
+    connection.receive(data)
+    events = []
+    while not connection.is_starved:
+        event = connection.step()
+        if event is not None:
+            events.append(event)
+    return events
+
+
 class FakeTransport:
     """Writes into a list; what it holds back is `queued`."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from time import monotonic, sleep
 
 import pytest
@@ -17,6 +17,7 @@ from tests.system.flood import RawPeer
 from tests.system.harness import RunningEngine
 from tests.system.peers import Peer
 from tests.system.test_calls import QUESTION
+from tests.system.threads import in_threads
 
 FLOOD_SECONDS = 1.0
 # The flood and this test share the cores with others.
@@ -82,20 +83,6 @@ def flooding(run_dir: Path, frames: list[bytes], *, reads: bool) -> Iterator[Non
 
     with in_threads(flood, flood, is_over=is_over):
         yield
-
-
-@contextmanager
-def in_threads(*runs: Callable[[], None], is_over: Event) -> Iterator[None]:
-    """Threads that end with the `with` body."""
-    threads = [Thread(target=run) for run in runs]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from tests.system.data_program import DataProgram, NoAnswerError, data_program
 from tests.system.harness import RunningEngine, eventually
 from tests.system.peers import Peer
 from tests.system.test_users import folder, free_port, keys
+from tests.system.threads import in_threads
 
 GET_HEADERS, HEADERS = 3, 4
 QUESTION = bytes(oracle.encode([77, [5, 1, 0, 0]]))
@@ -50,13 +51,8 @@ def answering(peer: Peer, header: bytes = b"\x01") -> Iterator[None]:
             done = len(requests)
             peer.flush()
 
-    thread = Thread(target=run)
-    thread.start()
-    try:
+    with in_threads(run, is_over=is_over):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def test_the_four_commands_at_the_worker_that_has_the_session() -> None:

@@ -20,6 +20,7 @@ from rlpx.engine.settings.chain import load_chain
 from rlpx.protocol.session.events import MessageReceived
 from tests.system.harness import RunningEngine, eventually
 from tests.system.peers import Peer
+from tests.system.threads import in_threads
 
 pytestmark = pytest.mark.alone
 
@@ -56,14 +57,8 @@ def reading(peers: list[Peer]) -> Iterator[None]:
             for entry, _ in ready.select(0.05):
                 entry.data.step()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with ready, in_threads(run, is_over=is_over):
         yield
-    finally:
-        is_over.set()
-        thread.join()
-        ready.close()
 
 
 def stall(is_over: threading.Event) -> None:
@@ -102,13 +97,8 @@ def flooding(peer: Peer) -> Iterator[None]:
                 except TimeoutError:
                     continue
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_threads(run, is_over=is_over):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def waits(peer: Peer, number: int) -> float:

@@ -18,6 +18,7 @@ from rlpx.protocol.errors import DisconnectReason
 from rlpx.protocol.rlpx.crypto import PrivateKey
 from tests.system.harness import PATIENCE_SECONDS, RunningEngine, eventually
 from tests.system.peers import Peer
+from tests.system.threads import in_threads
 
 CHAIN: Final = load_chain("dev")
 # The number of peers that leave in each round while the engine writes to them: 1,000 in all.
@@ -42,14 +43,9 @@ def broadcasting(engine: RunningEngine) -> Iterator[None]:
                 client.call("broadcast", attachment=payload, capability="eth", message="Transactions", raw=True)
                 has_begun.set()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_threads(run, is_over=is_over):
         assert has_begun.wait(PATIENCE_SECONDS)
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def leave(peer: Peer) -> None:

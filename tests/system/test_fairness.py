@@ -18,6 +18,7 @@ from rlpx.protocol.rlpx.crypto import PrivateKey
 from rlpx.protocol.rlpx.p2p import PING_CODE, PONG_CODE
 from tests.system.flood import ETH, RawPeer
 from tests.system.harness import IMPORT_PATH, PATIENCE_SECONDS, RunningEngine, eventually
+from tests.system.threads import in_threads
 
 # The attack and this test share a core with others. Without turns the pings of other peers took 2.3 s at the median and a
 # new session 7 s; the goals on a quiet machine are a tenth of these bounds for the median, and half a second for a session.
@@ -69,14 +70,8 @@ def answering(peers: list[RawPeer]) -> Iterator[None]:
                 except ConnectionError:
                     ready.unregister(entry.fileobj)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with ready, in_threads(run, is_over=is_over):
         yield
-    finally:
-        is_over.set()
-        thread.join()
-        ready.close()
 
 
 @pytest.mark.alone

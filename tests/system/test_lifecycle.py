@@ -216,25 +216,19 @@ def test_the_tools_print_what_the_engine_says() -> None:
         assert "useless_peer" in history.stdout
 
 
+def tailing(engine: RunningEngine, *arguments: str) -> subprocess.Popen[str]:
+    """A running `rlpx-tail` of the engine."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "rlpx.engine.cli.tail", "--run-dir", str(engine.run_dir), *arguments],
+        env={**os.environ, "PYTHONPATH": IMPORT_PATH},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 def test_tail_prints_events_as_json_with_their_payload() -> None:
     with RunningEngine(workers=1) as engine:
-        tail = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "rlpx.engine.cli.tail",
-                "--run-dir",
-                str(engine.run_dir),
-                "--json",
-                "--count",
-                "1",
-                "eth.",
-            ],
-            env={**os.environ, "PYTHONPATH": IMPORT_PATH},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        tail = tailing(engine, "--json", "--count", "1", "eth.")
         with Peer(engine.address, engine.node_id, CHAIN) as peer:
             peer.establish()
             while tail.poll() is None:
@@ -339,22 +333,7 @@ def test_a_tap_shows_what_we_send() -> None:
 def test_tail_decodes_messages_where_asked() -> None:
     announced = oracle.encode([b"\x02", [100], [b"\x0a" * 32], bytes(16)])
     with RunningEngine(workers=1) as engine:
-        tail = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "rlpx.engine.cli.tail",
-                "--run-dir",
-                str(engine.run_dir),
-                "--json",
-                "--decode",
-                "eth.",
-            ],
-            env={**os.environ, "PYTHONPATH": IMPORT_PATH},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        tail = tailing(engine, "--json", "--decode", "eth.")
         lines = tail.stdout
         assert lines is not None
         with Peer(engine.address, engine.node_id, CHAIN) as peer:

@@ -18,6 +18,7 @@ from rlpx.engine.settings.chain import load_chain
 from rlpx.protocol.errors import HandshakeError
 from tests.system.harness import RunningEngine, eventually
 from tests.system.peers import Peer
+from tests.system.threads import in_threads
 
 pytestmark = pytest.mark.alone
 
@@ -62,13 +63,10 @@ def attacking(engine: RunningEngine, source: Source, first_words: bytes = b"") -
             if is_over.wait(max(0.0, began_at + number * PACE_SECONDS - monotonic())):
                 return
 
-    thread = threading.Thread(target=run)
-    thread.start()
     try:
-        yield
+        with in_threads(run, is_over=is_over):
+            yield
     finally:
-        is_over.set()
-        thread.join()
         for sock in socks:
             sock.close()
 
@@ -98,13 +96,8 @@ def dripping(engine: RunningEngine) -> Iterator[None]:
         for sock in socks:
             sock.close()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_threads(run, is_over=is_over):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def waits(engine: RunningEngine, number: int) -> float | None:
@@ -172,13 +165,10 @@ def _stopping_after_the_auth(engine: RunningEngine) -> Iterator[None]:
                 peers.append(Peer(engine.address, engine.node_id, CHAIN, of_400_addresses(number)))
                 peers[-1].flush()
 
-    thread = threading.Thread(target=run)
-    thread.start()
     try:
-        yield
+        with in_threads(run, is_over=is_over):
+            yield
     finally:
-        is_over.set()
-        thread.join()
         for peer in peers:
             peer.close()
 

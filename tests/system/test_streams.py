@@ -22,6 +22,7 @@ from rlpx.engine.client.presence import EngineUnavailableError
 from rlpx.engine.settings.chain import load_chain
 from tests.system.harness import IMPORT_PATH, PATIENCE_SECONDS, ROOT, RunningEngine, eventually, working_folder
 from tests.system.peers import Peer
+from tests.system.threads import in_threads
 
 CHAIN = load_chain("dev")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": IMPORT_PATH}
@@ -224,13 +225,8 @@ def reloading(engine: RunningEngine) -> Iterator[None]:
         while not is_over.wait(0.3):
             engine.process.send_signal(signal.SIGHUP)
 
-    thread = threading.Thread(target=reload)
-    thread.start()
-    try:
+    with in_threads(reload, is_over=is_over):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def placed(arguments: list[str], engine: RunningEngine) -> list[str]:

@@ -11,8 +11,8 @@ from nacl import bindings
 
 from rlpx.protocol.bus import zmtp
 from rlpx.protocol.bus.curve import OVERHEAD_BYTES, CurveServer, ServerKeys
-from rlpx.protocol.bus.zmtp import COMMAND, Ended, Event, Kind, Limits, Message, Ready, ServerConnection, Subscribed
-from tests.fake_endpoint import greeting
+from rlpx.protocol.bus.zmtp import COMMAND, Ended, Kind, Limits, Message, Ready, ServerConnection, Subscribed
+from tests.fake_endpoint import events_of, greeting
 
 LIMITS = Limits(message_bytes=1000)
 SERVER = ServerKeys.from_secret(b"\x11" * 32)
@@ -78,17 +78,6 @@ def server(kind: Kind = Kind.ROUTER) -> ServerConnection:
     assert connection.outgoing()[12:33] == b"CURVE".ljust(20, b"\0") + b"\x01"
     assert events_of(connection, greeting(b"CURVE")) == []
     return connection
-
-
-def events_of(connection: ServerConnection, data: bytes) -> list[Event]:
-    """All that it makes of some bytes."""
-    connection.receive(data)
-    events = []
-    while not connection.is_starved:
-        event = connection.step()
-        if event is not None:
-            events.append(event)
-    return events
 
 
 def welcomed(connection: ServerConnection, client: Client) -> bytes:

@@ -25,20 +25,9 @@ from rlpx.protocol.bus.zmtp import (
     Subscribed,
     ZmtpError,
 )
-from tests.fake_endpoint import greeting, ready
+from tests.fake_endpoint import events_of, greeting, ready
 
 LIMITS = Limits(message_bytes=1000, message_frames=4, prefixes=3, prefix_bytes=100, dropped_bytes=300)
-
-
-def events_of(connection: ServerConnection, data: bytes) -> list[Event]:
-    """All that it makes of some bytes."""
-    connection.receive(data)
-    events = []
-    while not connection.is_starved:
-        event = connection.step()
-        if event is not None:
-            events.append(event)
-    return events
 
 
 def opened(kind: Kind, socket_type: bytes, limits: Limits = LIMITS) -> ServerConnection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import coincurve
@@ -51,18 +51,6 @@ GETH_ID = bytes.fromhex(
     "e32df42865e97135acfb65f3bae71bdc86f4d49150ad6a440b6f15878109880a"
     "0a2b2667f7e725ceea70c673093bf67663e0312623c8e091b13cf2c0f11ef652"
 )
-
-
-def scripted(draws: Iterable[bytes]) -> Callable[[int], bytes]:
-    """Entropy that gives the bytes of a list and insists on their lengths."""
-    left = iter(draws)
-
-    def draw(count: int) -> bytes:
-        value = next(left)
-        assert len(value) == count
-        return value
-
-    return draw
 
 
 def key_of(number: int) -> PrivateKey:

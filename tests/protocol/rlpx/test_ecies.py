@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import coincurve
@@ -18,7 +17,8 @@ from hypothesis import strategies as st
 from rlpx.protocol.errors import HandshakeError
 from rlpx.protocol.native import NATIVE
 from rlpx.protocol.rlpx import ecies
-from rlpx.protocol.rlpx.crypto import Entropy, PrivateKey
+from rlpx.protocol.rlpx.crypto import PrivateKey
+from tests.entropy import scripted, seeded
 from tests.twins import WAYS, run_by
 from tests.vectors import load
 
@@ -36,24 +36,6 @@ seeds = st.binary(min_size=1, max_size=8)
 def made_by(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test of this file is run with both halves, which give the same."""
     yield from run_by(request.param, ecies, "encrypt", "decrypt")
-
-
-def scripted(draws: Iterable[bytes]) -> Entropy:
-    """Entropy that gives the bytes of a list and insists on their lengths."""
-    left = iter(draws)
-
-    def draw(count: int) -> bytes:
-        value = next(left)
-        assert len(value) == count
-        return value
-
-    return draw
-
-
-def seeded(seed: bytes) -> Entropy:
-    """Entropy that repeats itself from run to run, not from draw to draw."""
-    counter = itertools.count()
-    return lambda count: hashlib.shake_256(seed + b"/%d" % next(counter)).digest(count)
 
 
 def unhex(text: str) -> bytes:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 
 from rlpx.protocol.errors import HandshakeError
 from rlpx.protocol.rlpx import ecies
-from rlpx.protocol.rlpx.crypto import Entropy, PrivateKey, recover
+from rlpx.protocol.rlpx.crypto import PrivateKey, recover
 from rlpx.protocol.rlpx.handshake import (
     MAX_PACKET_BYTES,
     HandshakeReader,
@@ -26,6 +24,7 @@ from rlpx.protocol.rlpx.handshake import (
     packet_end,
     packet_size,
 )
+from tests.entropy import scripted, seeded
 from tests.vectors import load
 
 VECTORS = load("rlpx_eip8_handshake")
@@ -43,25 +42,6 @@ GOOD_AUTH = [KEYS["auth_signature"], A.id, KEYS["nonce_A"], b"\x04"]
 GOOD_ACK = [KEYS["ephemeral_pub_B"], KEYS["nonce_B"], b"\x04"]
 # What the ECIES of a packet draws: an ephemeral key and an IV.
 ENVELOPE = [b"\x22" * 32, b"\x33" * 16]
-
-
-def scripted(draws: Iterable[bytes]) -> Entropy:
-    """Entropy that gives the bytes of a list and insists on their lengths."""
-    left = iter(draws)
-
-    def draw(count: int) -> bytes:
-        value = next(left, None)
-        assert value is not None, "more entropy drawn than the script has"
-        assert len(value) == count
-        return value
-
-    return draw
-
-
-def seeded(seed: bytes) -> Entropy:
-    """Entropy that repeats itself from run to run, not from draw to draw."""
-    counter = itertools.count()
-    return lambda count: hashlib.shake_256(seed + b"/%d" % next(counter)).digest(count)
 
 
 def initiator(padding: bytes = bytes(2)) -> Initiator:
