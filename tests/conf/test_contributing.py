@@ -45,7 +45,7 @@ def test_every_kind_of_change_has_its_place() -> None:
 
 
 def test_the_command_that_writes_the_settings_writes_them() -> None:
-    command = re.search(r"`python (-c '[^']+')", CONTRIBUTING.read_text())
+    command = re.search(r"`PYTHONPATH=.venv/house .venv/bin/python (-c '[^']+')", CONTRIBUTING.read_text())
     assert command is not None
     code = command[1].removeprefix("-c '").removesuffix("'")
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
 """A seeded run of everything that may happen to an engine at once, with checks of its invariants during and after it.
 
-    python -m tests.system.nemesis --minutes 10 --seed 7
+    bin/nemesis --minutes 10 --seed 7
 
 In each round, some loads run beside one fault (`nemesis_loads.py`); then the invariants are checked. The seed gives the
 same schedule again, though not the same interleaving. The first broken invariant ends the run: it is printed with the seed
