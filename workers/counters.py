@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final, Protocol, TypeAlias
 
-from rlpx.protocol.bus.control import FeedsPulse
 from rlpx.protocol.bus.metrics import (
     Durations,
     HandshakeCounts,
@@ -20,6 +19,7 @@ from rlpx.protocol.bus.metrics import (
     StageCounts,
     WorkerCounters,
 )
+from rlpx.protocol.bus.results import FeedsStatus
 from rlpx.protocol.eth.kinds import MessageKind
 from rlpx.protocol.eth.traffic import Traffic
 from rlpx.protocol.lifecycle import Direction, EndedBy, Stage
@@ -109,7 +109,7 @@ class Counters:
         self._bytes_in += session.bytes_in
         self._bytes_out += session.bytes_out
 
-    def totals(self, sessions: Iterable[Bytes], dropped_events: int, feeds: FeedsPulse) -> WorkerCounters:
+    def totals(self, sessions: Iterable[Bytes], dropped_events: int, feeds: FeedsStatus) -> WorkerCounters:
         """Everything until now; `sessions` are those that live."""
         bytes_in, bytes_out = self._bytes_in, self._bytes_out
         for session in sessions:

@@ -15,11 +15,12 @@ import msgspec
 
 from rlpx.protocol.bus import feeds, zmtp
 from rlpx.protocol.bus.batches import Interest, Publisher
-from rlpx.protocol.bus.control import FeedsPulse, HoldingFeed, SessionId
+from rlpx.protocol.bus.control import SessionId
 from rlpx.protocol.bus.events import Event
 from rlpx.protocol.bus.feed_filters import MessageFacts
 from rlpx.protocol.bus.feeds import CloseFeed, FeedError, GrantCredit, OpenFeed, read_feed_message
 from rlpx.protocol.bus.link import HIGH_WATER_BYTES, Link
+from rlpx.protocol.bus.results import FeedsStatus, HoldingFeedStatus
 from rlpx.protocol.bus.sessions import SessionView
 from rlpx.protocol.errors import ErrorName
 from rlpx.protocol.eth.kinds import MessageKind
@@ -124,17 +125,17 @@ class Feeds:
         self._end(self._programs[feed.link], feed, f"{text} were used")
         return True
 
-    def pulse(self, *, now: float) -> FeedsPulse:
+    def pulse(self, *, now: float) -> FeedsStatus:
         """What `status` says of feeds."""
         holding = sorted((feed for feed in self._group_of if feed.held), key=lambda feed: min(feed.held.values()))
-        return FeedsPulse(
+        return FeedsStatus(
             open=self._count,
             queued_bytes=sum(feed.queued_bytes for feed in self._group_of),
             sent_events=self.totals.sent_events,
             missed_events=self.totals.missed_events,
             held_sessions=len({connection for feed in holding for connection in feed.held}),
             holding=tuple(
-                HoldingFeed(
+                HoldingFeedStatus(
                     program=feed.link.number,
                     remote=feed.link.remote,
                     user=feed.link.user,

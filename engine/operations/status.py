@@ -21,7 +21,7 @@ from rlpx.engine.process.own import OwnProcess
 from rlpx.engine.settings.run_dir import RunDir
 from rlpx.engine.settings.settings import Settings
 from rlpx.engine.succession import Succession
-from rlpx.protocol.bus import commands, control, results
+from rlpx.protocol.bus import commands, results
 from rlpx.protocol.bus.endpoint import Endpoint
 from rlpx.protocol.native import NATIVE
 
@@ -133,7 +133,7 @@ class StatusCommands:
             deferred=pulse.deferred if pulse else None,
             deferred_ms=pulse.deferred_ms if pulse else None,
             calls=pulse.calls if pulse else None,
-            feeds=_feeds_status(pulse.feeds) if pulse else None,
+            feeds=pulse.feeds if pulse else None,
             data_endpoints=results.DataPlaces(
                 self._parts.run_dir.endpoint(f"worker-{worker.index}"), self._parts.data.address(worker.index)
             ),
@@ -141,17 +141,6 @@ class StatusCommands:
             leaves_in_ms=self._parts.departures.leaves_in_ms(worker.index),
             joining=worker.is_joining,
         )
-
-
-def _feeds_status(feeds: control.FeedsPulse) -> results.FeedsStatus:
-    return results.FeedsStatus(
-        open=feeds.open,
-        queued_bytes=feeds.queued_bytes,
-        sent_events=feeds.sent_events,
-        missed_events=feeds.missed_events,
-        held_sessions=feeds.held_sessions,
-        holding=[results.HoldingFeedStatus(*msgspec.structs.astuple(holding)) for holding in feeds.holding],
-    )
 
 
 def _watch_status(watch: Companion) -> results.WatchStatus:

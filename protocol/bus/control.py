@@ -15,7 +15,7 @@ import msgspec
 from rlpx.protocol.bus import framing
 from rlpx.protocol.bus.batches import Numbers
 from rlpx.protocol.bus.metrics import WorkerCounters
-from rlpx.protocol.bus.results import RemoteChain
+from rlpx.protocol.bus.results import FeedsStatus, RemoteChain
 from rlpx.protocol.errors import DisconnectReason, ErrorName, Severity
 from rlpx.protocol.eth.status import Head
 from rlpx.protocol.lifecycle import EndedBy, Stage
@@ -353,27 +353,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, tag="reply"):
     message: str = ""
 
 
-class HoldingFeed(msgspec.Struct, frozen=True, array_like=True):
-    """A lossless feed that holds connections: how many, and for how long. The rest names it, as in `HoldingFeedStatus`."""
-
-    program: int
-    remote: str
-    user: str | None
-    feed: int
-    sessions: int
-    held_ms: int
-    queued_bytes: int
-
-
-class FeedsPulse(msgspec.Struct, frozen=True, array_like=True):
-    """The worker's feeds. `holding` lists those lossless ones that hold connections for longest."""
-
-    open: int = 0
-    queued_bytes: int = 0
-    sent_events: int = 0
-    missed_events: int = 0
-    held_sessions: int = 0
-    holding: tuple[HoldingFeed, ...] = ()
+NO_FEEDS: Final = FeedsStatus(0, 0, 0, 0, 0, ())
 
 
 class Pulse(msgspec.Struct, frozen=True, array_like=True, tag="pulse"):
@@ -399,7 +379,7 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, tag="pulse"):
     progress_bytes: int = 0
     # Calls of programs that are in progress.
     calls: int = 0
-    feeds: FeedsPulse = FeedsPulse()
+    feeds: FeedsStatus = NO_FEEDS
     started_us: int = 0
     cpu_seconds: float = 0.0
     descriptors: int = 0

@@ -163,7 +163,7 @@ class FeedsStatus(Struct, frozen=True):
     sent_events: int
     missed_events: int
     held_sessions: int
-    holding: list[HoldingFeedStatus]
+    holding: tuple[HoldingFeedStatus, ...]
 
 
 class DataPlaces(Struct, frozen=True):

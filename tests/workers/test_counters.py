@@ -6,14 +6,13 @@ from time import monotonic
 
 import msgspec
 
-from rlpx.protocol.bus.control import FeedsPulse
+from rlpx.protocol.bus.control import NO_FEEDS
 from rlpx.protocol.bus.metrics import Durations, RequestCounts, WorkerCounters
 from rlpx.protocol.eth.kinds import message_table
 from rlpx.protocol.lifecycle import Direction, EndedBy, Stage
 from rlpx.protocol.rlpx.capabilities import Capability, Shared
 from rlpx.workers.counters import Counters
 
-NO_FEEDS = FeedsPulse()
 TABLE = message_table((Shared(Capability("eth", 69), 16, 18),))
 
 

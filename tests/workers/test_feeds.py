@@ -10,6 +10,7 @@ import pytest
 
 from rlpx.protocol.bus import control
 from rlpx.protocol.bus.control import DisconnectSession, SessionId
+from rlpx.protocol.bus.results import FeedsStatus
 from rlpx.protocol.errors import DisconnectReason
 from rlpx.workers import feeds
 from rlpx.workers.budget import Budget
@@ -37,7 +38,7 @@ async def events(program: Program, count: int) -> list[dict[str, Any]]:
     return found
 
 
-async def pulse(engine: FakeEngine) -> control.FeedsPulse:
+async def pulse(engine: FakeEngine) -> FeedsStatus:
     """The next report of the worker."""
     engine.reports.clear()
     report = await engine.until(control.Pulse)
