@@ -12,10 +12,14 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rlpx.engine.doctor import clock, kernel, libraries
 from rlpx.engine.doctor.finding import Finding, State
+
+if TYPE_CHECKING:
+    # It needs all libraries.
+    from rlpx.engine.settings.settings import Settings
 
 PROGRAM: Final = "rlpx-engine doctor"
 _MARKS: Final = {State.OK: "ok  ", State.WARN: "WARN", State.FAIL: "FAIL"}
@@ -68,10 +72,23 @@ def _of_settings(flags: argparse.Namespace) -> Iterator[Finding]:
     yield needs.cores(settings, len(os.sched_getaffinity(0)))
     yield needs.memory(settings, kernel.Kernel())
     yield from needs.port(settings)
+    if settings.cluster:
+        yield from _of_cluster(settings)
     limits = settings.limits
     outbound = limits.max_active_outbound + limits.max_pending_outbound
     port = parse_host_port(settings.listen)[1] if settings.listen else 0
     yield from kernel.examine(kernel.Kernel(), needs.sessions_of(settings), outbound, port)
+
+
+def _of_cluster(settings: Settings) -> Iterator[Finding]:
+    """The findings about the servers of the fleet that the host is to join."""
+    try:
+        from rlpx.engine.doctor import cluster  # noqa: PLC0415 - it needs the libraries of an extra
+    except ImportError as error:
+        advice = "pip install 'rlpx-engine[cluster]'"
+        yield Finding("cluster.library", State.FAIL, f"nats-py cannot be loaded: {error}", advice)
+        return
+    yield from cluster.examine(settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
