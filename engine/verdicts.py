@@ -79,6 +79,8 @@ class Verdicts:
 
     def short_of(self, direction: Direction) -> int:
         """How many sessions wait for a place in the fleet."""
+        if not self._short:
+            return 0
         views = (self._ledger.views.get(session) for session in self._short)
         return sum(view is not None and view.direction is direction for view in views)
 

@@ -1,14 +1,14 @@
 """The fleet's key-value store: a bucket of NATS JetStream, written by compare-and-set and watched.
 
-Calls are pipelined: those of one loop iteration leave in one write, and none waits for another's answer.
+Calls are pipelined: those of one loop iteration leave in one write, none waits for another's answer, and the answers of one
+read are handed on together. They go over the connection of `wire.py`; nats-py makes the bucket and watches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -21,6 +21,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType
 
+from rlpx.engine.cluster.wire import Wire
+from rlpx.protocol.bus import nats_wire
 from rlpx.protocol.cluster.steps import Answer, Call, Erase, Outcome, Put, Read
 
 # A call that is not answered within this time is lost.
@@ -36,6 +38,12 @@ _WRONG_REVISIONS: Final = (10071, 10164)
 _NO_MESSAGE: Final = 10037
 # A key that is missing has its marker's revision, which changes if the key is written and erased again at the same time.
 _MOST_TRIES: Final = 3
+# The headers of a write and of an erasure; the revision that they replace is filled in.
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_WRITING: Final = nats_wire.header_block({_EXPECTED: "%d"})
+_ERASING: Final = nats_wire.header_block(
+    {_EXPECTED: "%d", "KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": f"{MARKER_SECONDS}s"}
+)
 
 log = structlog.get_logger()
 
@@ -43,8 +51,8 @@ log = structlog.get_logger()
 class StoreOwner(Protocol):
     """Whoever takes answers and changes."""
 
-    def on_answer(self, answer: Answer) -> None:
-        """A call is answered."""
+    def on_answers(self, answers: Iterable[Answer]) -> None:
+        """Calls are answered."""
 
     def on_seen(self, key: str, revision: int, value: bytes | None) -> None:
         """A watched key has changed."""
@@ -70,6 +78,9 @@ class _Reply(msgspec.Struct):
     message: _Stored | None = None
 
 
+_reply_decoder: Final = msgspec.json.Decoder(_Reply)
+
+
 class _Open(msgspec.Struct):
     """A call that is under way. `looks`: it met another revision, and asks for the key as it is."""
 
@@ -82,7 +93,7 @@ class _Open(msgspec.Struct):
 class KvStore:
     """See the module. `now` is a monotonic clock."""
 
-    def __init__(self, client: Client, name: str, owner: StoreOwner, now: Callable[[], float]) -> None:
+    def __init__(self, client: Client, wire: Wire, name: str, owner: StoreOwner, now: Callable[[], float]) -> None:
         self._client = client
         self._js = client.jetstream(timeout=CALL_SECONDS)
         self._bucket = name
@@ -90,21 +101,16 @@ class KvStore:
         self._read_subject = f"$JS.API.STREAM.MSG.GET.KV_{name}"
         self._owner = owner
         self._now = now
-        self._inbox = client.new_inbox()
+        self._loop = asyncio.get_running_loop()
+        self._wire = wire
+        self._inbox = wire.take_answers(client.new_inbox(), self._on_replies)
         self._open_calls: dict[int, _Open] = {}
-        self._queue: deque[int] = deque()
-        self._is_queued = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._answers: Subscription | None = None
+        # Answers that the owner has not got yet.
+        self._answers: list[Answer] = []
         self._watch: Subscription | None = None
         self._watched_at = 0.0
 
     # -- life ---------------------------------------------------------------------------------------------------------------
-
-    async def start(self) -> None:
-        """Take calls. Raises `nats.errors.Error`."""
-        self._answers = await self._client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
-        self._tasks.append(asyncio.get_running_loop().create_task(self._write(), name="write to the fleet's store"))
 
     async def _make_bucket(self, servers: int) -> None:
         with suppress(nats.js.errors.NotFoundError):
@@ -161,12 +167,7 @@ class KvStore:
 
     async def close(self) -> None:
         """End without waiting for answers."""
-        for task in self._tasks:
-            task.cancel()
         await self._end_watch()
-        if self._answers is not None:
-            with suppress(nats.errors.Error):
-                await self._answers.unsubscribe()
 
     async def _end_watch(self) -> None:
         if self._watch is not None:
@@ -183,80 +184,65 @@ class KvStore:
 
     def send(self, call: Call) -> None:
         """Carry a call out; its answer follows."""
-        self._open_calls[call.call] = _Open(call, self._now() + CALL_SECONDS)
-        self._enqueue(call.call)
+        opened = self._open_calls[call.call] = _Open(call, self._now() + CALL_SECONDS)
+        self._publish(call.call, opened)
 
     def tick(self) -> None:
         """Give up calls that nobody has answered in time."""
         now = self._now()
-        while self._open_calls:
-            number, oldest = next(iter(self._open_calls.items()))
-            if oldest.due_at > now:
-                return
-            self._answer(Answer(number, Outcome.LOST))
+        for number, opened in self._open_calls.items():
+            if opened.due_at > now:
+                break
+            self._answers.append(Answer(number, Outcome.LOST))
+        self._hand_on()
 
-    def _enqueue(self, number: int) -> None:
-        self._queue.append(number)
-        self._is_queued.set()
-
-    async def _write(self) -> None:
-        while True:
-            await self._is_queued.wait()
-            self._is_queued.clear()
-            while self._queue:
-                number = self._queue.popleft()
-                opened = self._open_calls.get(number)
-                if opened is None:
-                    continue
-                try:
-                    if not self._client.is_connected:
-                        raise nats.errors.ConnectionClosedError
-                    await self._publish(opened)
-                except (nats.errors.Error, OSError):
-                    self._answer(Answer(number, Outcome.LOST))
-
-    async def _publish(self, opened: _Open) -> None:
+    def _publish(self, number: int, opened: _Open) -> None:
         call = opened.call
-        reply = f"{self._inbox}.{call.call}"
         subject = self._prefix + call.key
+        headers = body = b""
         if opened.looks or isinstance(call, Read):
-            await self._client.publish(self._read_subject, msgspec.json.encode({"last_by_subj": subject}), reply)
-            return
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(call.expected)}
-        body = b""
-        if isinstance(call, Erase):
-            headers |= {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": f"{MARKER_SECONDS}s"}
+            subject, body = self._read_subject, msgspec.json.encode({"last_by_subj": subject})
+        elif isinstance(call, Erase):
+            headers = _ERASING % call.expected
         else:
-            body = call.value
-            if call.ttl_s is not None:
-                headers["Nats-TTL"] = f"{call.ttl_s:.0f}s"
-        await self._client.publish(subject, body, reply, headers)
+            headers, body = _headers_of(call), call.value
+        if not self._wire.publish(subject.encode(), b"%b%d" % (self._inbox.prefix, number), headers, body):
+            self._loop.call_soon(self._lose, number)
 
-    async def _on_reply(self, message: Msg) -> None:
-        number = int(message.subject.rpartition(".")[2])
-        opened = self._open_calls.get(number)
-        if opened is None:
-            return
+    def _lose(self, number: int) -> None:
+        if number in self._open_calls:
+            self._answers.append(Answer(number, Outcome.LOST))
+            self._hand_on()
+
+    def _on_replies(self, replies: list[nats_wire.Message]) -> None:
+        for name, body in replies:
+            number = int(name)
+            opened = self._open_calls.get(number)
+            if opened is not None:
+                self._on_reply(number, opened, body)
+        self._hand_on()
+
+    def _on_reply(self, number: int, opened: _Open, body: bytes) -> None:
         try:
-            reply = msgspec.json.decode(message.data, type=_Reply)
+            reply = _reply_decoder.decode(body)
         except msgspec.DecodeError:
             # "No responders": JetStream is not available.
-            self._answer(Answer(number, Outcome.LOST))
+            self._answers.append(Answer(number, Outcome.LOST))
             return
         if opened.looks or isinstance(opened.call, Read):
             self._on_read(number, opened, reply)
         elif reply.error is None and reply.seq:
-            self._answer(Answer(number, Outcome.DONE, reply.seq))
+            self._answers.append(Answer(number, Outcome.DONE, reply.seq))
         elif reply.error is not None and reply.error.err_code in _WRONG_REVISIONS:
             opened.looks = True
-            self._enqueue(number)
+            self._publish(number, opened)
         else:
             log.warning("the fleet's store refuses a write", cause=reply.error and reply.error.description)
-            self._answer(Answer(number, Outcome.LOST))
+            self._answers.append(Answer(number, Outcome.LOST))
 
     def _on_read(self, number: int, opened: _Open, reply: _Reply) -> None:
         if reply.error is not None and reply.error.err_code != _NO_MESSAGE:
-            self._answer(Answer(number, Outcome.LOST))
+            self._answers.append(Answer(number, Outcome.LOST))
             return
         stored = reply.message
         is_missing = stored is None or _is_marker(base64.b64decode(stored.hdrs))
@@ -267,17 +253,21 @@ class KvStore:
             opened.call = Put(call.call, call.key, call.value, revision, call.ttl_s)
             opened.looks = False
             opened.tries += 1
-            self._enqueue(number)
+            self._publish(number, opened)
             return
         outcome = Outcome.CONFLICT if opened.looks else Outcome.DONE
         if stored is None or is_missing:
-            self._answer(Answer(number, outcome))
+            self._answers.append(Answer(number, outcome))
         else:
-            self._answer(Answer(number, outcome, revision, base64.b64decode(stored.data)))
+            self._answers.append(Answer(number, outcome, revision, base64.b64decode(stored.data)))
 
-    def _answer(self, answer: Answer) -> None:
-        del self._open_calls[answer.call]
-        self._owner.on_answer(answer)
+    def _hand_on(self) -> None:
+        """Give the owner all answers at once."""
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            del self._open_calls[answer.call]
+        if answers:
+            self._owner.on_answers(answers)
 
     # -- changes ------------------------------------------------------------------------------------------------------------
 
@@ -291,6 +281,12 @@ class KvStore:
         headers: dict[str, Any] = message.headers or {}
         is_erased = "KV-Operation" in headers or "Nats-Marker-Reason" in headers
         self._owner.on_seen(message.subject.removeprefix(self._prefix), revision, None if is_erased else message.data)
+
+
+def _headers_of(call: Put) -> bytes:
+    if call.ttl_s is not None:
+        return nats_wire.header_block({_EXPECTED: str(call.expected), "Nats-TTL": f"{call.ttl_s:.0f}s"})
+    return _WRITING % call.expected
 
 
 def _is_marker(headers: bytes) -> bool:

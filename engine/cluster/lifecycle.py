@@ -1,9 +1,9 @@
 """The lives of this host's sessions in a stream of the fleet: durable, replayed from any time, each event once.
 
-Events are published in groups, the next when all of one are confirmed. While NATS does not confirm, events wait in a file,
-which is bounded; what does not fit is counted, and the count is published as an event of its own. The file outlives an
-engine that is killed, and its next start publishes it. Each event has an id that follows from the engine's run, so that one
-which is published twice is stored once.
+Events are published in groups, over the connection of `wire.py`, the next when all of one are confirmed. While NATS does
+not confirm, events wait in a file, which is bounded; what does not fit is counted, and the count is published as an event of
+its own. The file outlives an engine that is killed, and its next start publishes it. Each event has an id that follows from
+the engine's run, so that one which is published twice is stored once.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import nats.errors
 import nats.js.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 from rlpx.engine.cluster.kv import REPLICAS
+from rlpx.engine.cluster.wire import Wire
 from rlpx.engine.hub.events import EventsHub
-from rlpx.protocol.bus import zmtp
+from rlpx.protocol.bus import nats_wire, zmtp
 from rlpx.protocol.bus.events import AUTHENTICATED, CLOSED, DIAL_FAILED, ESTABLISHED, OPENED
 from rlpx.protocol.cluster.addressing import EVENTS_LOST, HOST_BACK, HOST_LOST
 
@@ -38,10 +38,15 @@ DUPLICATE_SECONDS: Final = 3600.0
 KEPT_SECONDS: Final = 7 * 86_400.0
 KEPT_BYTES: Final = 10 * 1024**3
 GROUP_EVENTS: Final = 256
+# Events of this time are published together.
+GATHER_SECONDS: Final = 0.02
 MEMORY_EVENTS: Final = 4096
 SPOOL_BYTES: Final = 256 * 1024**2
 RETRY_SECONDS: Final = 1.0
 _CALL_SECONDS: Final = 2.0
+
+# The id of an event is filled in.
+_HEADERS: Final = nats_wire.header_block({"Nats-Msg-Id": "%b"})
 
 log = structlog.get_logger()
 
@@ -60,6 +65,9 @@ class _Head(msgspec.Struct):
     worker: int | None
     first: int
     events: list[msgspec.Raw]
+
+
+_head_decoder: Final = msgspec.json.Decoder(_Head)
 
 
 class Spool:
@@ -124,8 +132,7 @@ class Spool:
 class LifecycleStream:
     """See the module."""
 
-    def __init__(self, client: Client, fleet: str, host: str, spool: Spool) -> None:
-        self._client = client
+    def __init__(self, client: Client, wire: Wire, fleet: str, host: str, spool: Spool) -> None:
         self._js = client.jetstream(timeout=_CALL_SECONDS)
         self._fleet = fleet
         self._host = host
@@ -134,8 +141,12 @@ class LifecycleStream:
         self._is_waiting = asyncio.Event()
         if spool:
             self._is_waiting.set()
+        # Batches as the workers publish them.
+        self._batches: list[tuple[str, zmtp.Wire]] = []
+        self._is_gathering = False
         # The group that is being published, by a number that its answers have.
-        self._inbox = client.new_inbox()
+        self._wire = wire
+        self._inbox = wire.take_answers(client.new_inbox(), self._on_confirmed)
         self._unconfirmed: dict[int, Life] = {}
         self._last_number = 0
         self._is_confirmed = asyncio.Event()
@@ -154,7 +165,6 @@ class LifecycleStream:
         """Make the stream if there is none, and publish from now on. Raises `nats.errors.Error`."""
         self._servers = servers
         await self._make_stream()
-        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_confirmed)
         for topic in TOPICS:
             events.listen(topic.encode(), self._on_batch)
         self._task = asyncio.get_running_loop().create_task(self._publish(), name="publish lifecycle events to the fleet")
@@ -189,6 +199,7 @@ class LifecycleStream:
                 await self._idle.wait()
         if self._task is not None:
             self._task.cancel()
+        self._read_batches()
         for life in [*self._unconfirmed.values(), *self._waiting]:
             self.spool.append(life)
 
@@ -212,10 +223,19 @@ class LifecycleStream:
     # -- events -------------------------------------------------------------------------------------------------------------
 
     def _on_batch(self, topic: str, wire: zmtp.Wire) -> None:
-        head = msgspec.json.decode(zmtp.decode(wire)[1], type=_Head)
-        publisher = "e" if head.worker is None else head.worker
-        for ordinal, fields in enumerate(head.events, head.first):
-            self._add(Life(f"{head.run}-{publisher}-{topic}-{ordinal}", topic, fields))
+        self._batches.append((topic, wire))
+        self._idle.clear()
+        if not self._is_gathering or len(self._batches) >= GROUP_EVENTS:
+            self._read_batches()
+        self._is_waiting.set()
+
+    def _read_batches(self) -> None:
+        batches, self._batches = self._batches, []
+        for topic, wire in batches:
+            head = _head_decoder.decode(zmtp.decode(wire)[1])
+            publisher = "e" if head.worker is None else head.worker
+            for ordinal, fields in enumerate(head.events, head.first):
+                self._add(Life(f"{head.run}-{publisher}-{topic}-{ordinal}", topic, fields))
 
     def _add(self, life: Life) -> None:
         # While there is a file, what is in memory is older.
@@ -224,8 +244,6 @@ class LifecycleStream:
         elif not self.spool.append(life):
             self._losses += 1
             self.lost_events += 1
-        self._idle.clear()
-        self._is_waiting.set()
 
     def _keep(self) -> None:
         """Move what waits in memory to the file, if it has room: the engine may be killed at any moment."""
@@ -241,8 +259,13 @@ class LifecycleStream:
 
     async def _publish(self) -> None:
         while True:
+            self._is_gathering = True
             await self._is_waiting.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            # From now on this may be held up for long, so what comes is counted and bounded at once.
+            self._is_gathering = False
             self._is_waiting.clear()
+            self._read_batches()
             while group := self._next_group():
                 await self._publish_group(group)
                 if not self.spool:
@@ -259,7 +282,7 @@ class LifecycleStream:
         while self._unconfirmed:
             self._is_confirmed.clear()
             with suppress(nats.errors.Error, OSError, TimeoutError):
-                await self._send()
+                self._send()
                 async with asyncio.timeout(_CALL_SECONDS):
                     await self._is_confirmed.wait()
             if self._unconfirmed:
@@ -270,24 +293,23 @@ class LifecycleStream:
                     with suppress(nats.errors.Error, OSError, TimeoutError):
                         await self._make_stream()
 
-    async def _send(self) -> None:
+    def _send(self) -> None:
         """Send what is not confirmed, in one go: their answers come one by one."""
-        if not self._client.is_connected:
-            raise nats.errors.ConnectionClosedError
-        for number, life in list(self._unconfirmed.items()):
-            headers = {"Nats-Msg-Id": life.id}
-            subject = self._subject(life.topic, life.host)
-            await self._client.publish(subject, bytes(life.fields), f"{self._inbox}.{number}", headers)
+        for number, life in self._unconfirmed.items():
+            subject, reply = self._subject(life.topic, life.host).encode(), b"%b%d" % (self._inbox.prefix, number)
+            if not self._wire.publish(subject, reply, _HEADERS % life.id.encode(), bytes(life.fields)):
+                raise nats.errors.ConnectionClosedError
 
-    async def _on_confirmed(self, message: Msg) -> None:
-        if message.data.startswith(b'{"stream"'):
-            if self._unconfirmed.pop(int(message.subject.rpartition(".")[2]), None) is not None:
-                self.published_events += 1
-            if not self._unconfirmed:
-                self._is_confirmed.set()
-        elif not message.data:
-            # "No responders": there is no such stream, or no server leads it at this moment.
-            self._is_without_stream = True
+    def _on_confirmed(self, answers: list[nats_wire.Message]) -> None:
+        for number, body in answers:
+            if body.startswith(b'{"stream"'):
+                if self._unconfirmed.pop(int(number), None) is not None:
+                    self.published_events += 1
+            elif not body:
+                # "No responders": there is no such stream, or no server leads it at this moment.
+                self._is_without_stream = True
+        if not self._unconfirmed:
+            self._is_confirmed.set()
 
     async def _tell_losses(self) -> None:
         """Say in the stream how many events did not fit while NATS was away."""

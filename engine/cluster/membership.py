@@ -11,10 +11,11 @@ import os
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from time import time_ns
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlparse
 
 import msgspec
 import nats.errors
@@ -29,6 +30,7 @@ from rlpx.engine.cluster.pages import read_page
 from rlpx.engine.cluster.service import CommandService
 from rlpx.engine.cluster.shared import SHARED, SharedCommands
 from rlpx.engine.cluster.traffic import Traffic
+from rlpx.engine.cluster.wire import Wire
 from rlpx.engine.fleet.fleet import Fleet as Workers
 from rlpx.engine.hub.events import EventsHub
 from rlpx.engine.hub.registry import Registry
@@ -40,6 +42,7 @@ from rlpx.engine.verdicts import Verdicts
 from rlpx.protocol.bus import control
 from rlpx.protocol.bus.control import SessionId
 from rlpx.protocol.bus.metrics import FleetMetrics
+from rlpx.protocol.bus.nats_wire import NatsWireError
 from rlpx.protocol.bus.results import FleetStatus
 from rlpx.protocol.cluster.hosts import Me
 from rlpx.protocol.cluster.member import Asked, Member, Setup
@@ -69,10 +72,14 @@ TICK_SECONDS: Final = 0.25
 JOIN_SECONDS: Final = 25.0
 # A session that ends with the host gives its claim back within this time, or the claim is void with the host.
 LEAVE_SECONDS: Final = 2.0
+# The claims of sessions that end are erased together, once in this time. Another host admits their peers as much later.
+ERASE_SECONDS: Final = 0.01
 # A static peer that another host has is not dialled for this long.
 ELSEWHERE_SECONDS: Final = 60.0
 # A connection that is lost while we were stopped ourselves may be back at once; before that is known, nobody is let in.
 RETURN_SECONDS: Final = 2.0
+
+_WAYS: Final = tuple(Direction)
 
 log = structlog.get_logger()
 
@@ -93,7 +100,7 @@ async def _prepare(prepare: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await prepare()
-        except nats.errors.Error as error:
+        except (nats.errors.Error, NatsWireError, OSError) as error:
             if now() < end:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -112,6 +119,15 @@ class Parts(msgspec.Struct, frozen=True):
     fleet: Workers
     verdicts: Verdicts
     fail: Callable[[str], None]
+
+
+class _Begun(NamedTuple):
+    """A session that has a place, with the time at which its peer was proved, in microseconds since 1970."""
+
+    session: SessionId
+    peer: bytes
+    asked: Asked
+    since_us: int
 
 
 class ClusterMembership:
@@ -133,6 +149,7 @@ class ClusterMembership:
         self._servers = Servers.named(settings.cluster, settings.cluster_creds)
         self._loop = asyncio.get_running_loop()
         self.client: Client | None = None
+        self._wire = Wire(f"rlpx {host}", self._servers.credentials, self._on_wire_lost)
         self._store: KvStore | None = None
         self._shared: SharedCommands | None = None
         self._service: CommandService | None = None
@@ -143,6 +160,7 @@ class ClusterMembership:
         self._is_draining = False
         self._is_closed = False
         self._is_returning = False
+        self._restoring: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         # Peers whose claim was refused, and until when they are not dialled again.
@@ -150,6 +168,11 @@ class ClusterMembership:
         self._elsewhere: dict[bytes, float] = {}
         self._peers: dict[SessionId, bytes] = {}
         self._hungry_until: dict[Direction, float] = {}
+        # What the machine is told soon: sessions that begin, and those that have ended, whose peers may come again.
+        self._begun: list[_Begun] = []
+        self._is_due = False
+        self._ended: dict[SessionId, bytes] = {}
+        self._leaving: set[bytes] = set()
         self._handlers: dict[type, Callable[[Any], None]] = {
             Put: self._on_call,
             Erase: self._on_call,
@@ -178,11 +201,11 @@ class ClusterMembership:
             self.client = await connect(self._servers, f"rlpx {self.host}", on_lost=self._on_lost, on_back=self._on_back)
         except NatsUnavailableError as error:
             raise ConfigError(f"cluster: {error}", os.EX_UNAVAILABLE) from error
-        self._store = store = KvStore(self.client, name, self, now)
+        self._store = store = KvStore(self.client, self._wire, name, self, now)
         self._shared = SharedCommands(self.client, name, self.host, echoes)
         spool = Spool(self._parts.run_dir.path / f"lifecycle-{name}.spool")
-        self._lives = lives = LifecycleStream(self.client, name, self.host, spool)
-        await _prepare(store.start)
+        self._lives = lives = LifecycleStream(self.client, self._wire, name, self.host, spool)
+        await _prepare(self._connect_wire)
         await _prepare(lambda: store.restore(servers, self._watched))
         await self._join()
         self._check_identity()
@@ -235,6 +258,7 @@ class ClusterMembership:
             await self._traffic.close()
         if self._lives is not None:
             await self._lives.close(LEAVE_SECONDS)
+        self._tell_ended()
         await self._await_answers()
         self.member.leave(now())
         self._carry_out()
@@ -242,6 +266,7 @@ class ClusterMembership:
         for task in self._tasks:
             task.cancel()
         await self._store.close()
+        self._wire.close()
         with suppress(Exception):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self.client.close()
@@ -265,6 +290,7 @@ class ClusterMembership:
 
     def _on_lost(self) -> None:
         """The connection is lost. If we were stopped ourselves, and may have been given up, see first if it comes back."""
+        self._wire.close()
         if self.member.hosts.is_firm(now()):
             self._act(self.member.on_disconnected)
         elif not self._is_returning:
@@ -273,28 +299,45 @@ class ClusterMembership:
 
     def _give_up(self) -> None:
         self._is_returning = False
-        if self.client is not None and not self.client.is_connected:
+        if not self._wire.is_up:
             self._act(self.member.on_disconnected)
 
+    def _on_wire_lost(self) -> None:
+        """The second connection is lost. If the first one is not, begin again as if both were."""
+        self._on_lost()
+        self._on_back()
+
     def _on_back(self) -> None:
-        self._spawn(self._restore())
+        if self._restoring is None or self._restoring.done():
+            self._restoring = self._spawn(self._restore())
 
     async def _restore(self) -> None:
         """The connection is there again: watch again, and make the bucket if the servers have lost it."""
         while self.client is not None and self.client.is_connected and not self._is_closed:
             try:
+                await self._connect_wire()
                 await self._kv.restore(len(self._servers.urls), self._watched)
-            except (nats.errors.Error, OSError, TimeoutError) as error:
+            except (nats.errors.Error, NatsWireError, OSError) as error:
                 log.debug("the fleet's store is not there yet", cause=str(error))
                 await asyncio.sleep(TICK_SECONDS)
             else:
                 self._act(self.member.on_connected)
                 return
 
+    async def _connect_wire(self) -> None:
+        """Connect to the server that nats-py is connected to. Raises `OSError`, `NatsWireError`."""
+        url = None if self.client is None else self.client.connected_url
+        if url is None:
+            raise ConnectionResetError("the connection to NATS is lost")
+        # A server that others have named by its address has the certificate of those that the user has named.
+        names = [urlparse(named).hostname for named in self._servers.urls]
+        await self._wire.connect(url, str(url.hostname if url.hostname in names else names[0]))
+
     def _tick(self) -> None:
         if self._is_closed:
             return
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._wire.tick()
         self._kv.tick()
         if self._traffic is not None:
             self._traffic.tick()
@@ -314,29 +357,37 @@ class ClusterMembership:
         with suppress(nats.errors.Error, OSError, TimeoutError):
             await self._kv.watch(self._watched)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- the engine's questions ---------------------------------------------------------------------------------------------
 
     def claim(self, session: SessionId, peer: bytes, direction: Direction, *, passes_limits: bool) -> None:
-        """A session has a place here, and its peer is proved."""
+        """A session has a place here, and its peer is proved. Sessions of one loop iteration are claimed together."""
+        if peer in self._leaving:
+            self._tell_ended()
         self._peers[session] = peer
-        asked = Asked(direction, passes_limits)
         self._figures.on_claim(session, now())
-        self._act(lambda at: self.member.claim(session, peer, asked, since_us=time_ns() // 1000, now=at))
+        self._begun.append(_Begun(session, peer, Asked(direction, passes_limits), time_ns() // 1000))
+        self._tell_soon()
 
     def release(self, session: SessionId) -> None:
         """A session has ended."""
-        if self._peers.pop(session, None) is not None:
-            self._figures.on_release(session)
-            self._act(lambda at: self.member.release(session, at))
+        peer = self._peers.pop(session, None)
+        if peer is None:
+            return
+        self._figures.on_release(session)
+        if not self._ended:
+            self._loop.call_later(ERASE_SECONDS, self._tell_ended)
+        self._ended[session] = peer
+        self._leaving.add(peer)
 
     def want_place(self) -> None:
         """A session waits for a place."""
-        self._act(lambda _at: None)
+        self._tell_soon()
 
     def may_dial(self, peer: bytes) -> bool:
         """Whether a static peer is this host's to dial."""
@@ -360,12 +411,45 @@ class ClusterMembership:
         """The counters of the membership."""
         return self._figures.metrics(now())
 
+    def _tell_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._tell_begun)
+
+    def _tell_begun(self) -> None:
+        self._is_due = False
+        begun, self._begun = self._begun, []
+
+        def claim(at: float) -> None:
+            for session, peer, asked, since_us in begun:
+                self.member.claim(session, peer, asked, since_us=since_us, now=at)
+
+        self._act(claim)
+
+    def _tell_ended(self) -> None:
+        """Tell of the sessions that have ended, after those that have begun before."""
+        if self._begun:
+            self._tell_begun()
+        ended, self._ended = self._ended, {}
+        self._leaving.clear()
+
+        def release(at: float) -> None:
+            for session in ended:
+                self.member.release(session, at)
+
+        self._act(release)
+
     # -- the store's answers ------------------------------------------------------------------------------------------------
 
-    def on_answer(self, answer: Answer) -> None:
-        """The store has answered a call."""
-        self._figures.lost_calls += answer.outcome is Outcome.LOST
-        self._act(lambda at: self.member.on_answer(answer, at))
+    def on_answers(self, answers: Iterable[Answer]) -> None:
+        """The store has answered calls."""
+
+        def answer_all(at: float) -> None:
+            for answer in answers:
+                self._figures.lost_calls += answer.outcome is Outcome.LOST
+                self.member.on_answer(answer, at)
+
+        self._act(answer_all)
 
     def on_seen(self, key: str, revision: int, value: bytes | None) -> None:
         """A watched key has changed."""
@@ -380,7 +464,7 @@ class ClusterMembership:
     def _act(self, act: Callable[[float], None]) -> None:
         """Tell the machine what has happened, after the numbers of sessions, and carry out what it decides."""
         at = now()
-        for way in Direction:
+        for way in _WAYS:
             places = self.member.places[way]
             used = self._counter.limited(way)
             waiting = self._parts.verdicts.short_of(way) or int(self._hungry_until.get(way, 0.0) > at)

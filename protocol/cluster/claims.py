@@ -10,6 +10,7 @@ Whoever replaces a claim of another host leaves that host a note first, so that 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from enum import Enum, auto
 from heapq import heappop, heappush
 from typing import Final
@@ -82,7 +83,7 @@ class Claims:
         # Sessions that are claimed, but whose host has to make sure of itself or of the claim first.
         self._gated: deque[Held] = deque()
         # Whether our host has a place for each of its sessions, and is sure of them or has nobody to ask.
-        self.is_open = False
+        self.is_open: Callable[[float], bool] = lambda _now: False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -119,7 +120,7 @@ class Claims:
         if held.is_busy:
             return
         if held.state is not State.ASKING:
-            self._admit(held)
+            self._admit(held, now)
         elif self._hosts.is_away:
             self._on_silence(held, now)
         else:
@@ -162,7 +163,7 @@ class Claims:
             while self._to_review and self._reviewing < REVIEW_CLAIMS:
                 self._review(self._to_review.popleft(), now)
         for _ in range(len(self._gated)):
-            self._admit_gated(self._gated.popleft())
+            self._admit_gated(self._gated.popleft(), now)
 
     def _put(self, held: Held, expected: int) -> None:
         me = self._hosts.me
@@ -184,7 +185,7 @@ class Claims:
     def _on_ours(self, held: Held, revision: int, now: float) -> None:
         """The store has our claim, and no earlier write of it can be done any more."""
         held.state, held.revision, held.may_be_late, held.is_doubtful = State.HELD, revision, False, False
-        self._admit(held)
+        self._admit(held, now)
         self._drop(held, now)
 
     def _on_found(self, held: Held, found: Answer, now: float) -> None:
@@ -278,7 +279,7 @@ class Claims:
         if self._lets_in or held.state is not State.ASKING:
             if held.sessions and held.state is State.ASKING:
                 held.state = State.LOOSE
-            self._admit(held)
+            self._admit(held, now)
             self._drop(held, now)
         else:
             self._end(held, "the fleet cannot be asked whether another host has the peer", now)
@@ -294,21 +295,21 @@ class Claims:
             self._steps.append(kind(session, reason, cause))
         self._drop(held, now)
 
-    def _admit(self, held: Held) -> None:
+    def _admit(self, held: Held, now: float) -> None:
         """Admit the sessions of a claim that is ours, or let in without one, once our host is sure of itself and of it."""
         if not held.unanswered:
             return
-        if not self.is_open or (held.is_doubtful and not (self._hosts.is_away and self._lets_in)):
+        if not self.is_open(now) or (held.is_doubtful and not (self._hosts.is_away and self._lets_in)):
             self._gated.append(held)
             return
         admitted, held.unanswered = held.unanswered, []
         self._steps.extend(map(Admitted, admitted))
 
-    def _admit_gated(self, held: Held) -> None:
+    def _admit_gated(self, held: Held, now: float) -> None:
         """Admit sessions that have waited, unless the store is being asked about their peer, or will be."""
         is_ours = held.state is State.HELD or (held.state is State.LOOSE and self._hosts.is_away)
         if is_ours and not held.is_busy:
-            self._admit(held)
+            self._admit(held, now)
         elif held.unanswered:
             self._gated.append(held)
 

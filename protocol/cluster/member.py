@@ -65,6 +65,7 @@ class Member:
         self.claims = Claims(self.hosts, self._store, self._steps, lets_in=setup.lets_in)
         self.deaths = Deaths(self.hosts, self._steps)
         self.sweep = Sweep(self.hosts, self._store, self.places.values())
+        self.claims.is_open = self._is_open
         self.fleet: Fleet | None = None
         self._fleet_revision = 0
         self._wanted_limits: dict[Direction, int] = {}
@@ -114,7 +115,6 @@ class Member:
 
     def on_answer(self, answer: Answer, now: float) -> None:
         """The store has answered a call, or will not."""
-        self._open(now)
         self._store.on_answer(answer, now)
 
     def tick(self, now: float) -> None:
@@ -123,7 +123,6 @@ class Member:
         self._keep_fleet()
         for places in self.places.values():
             places.decide(now)
-        self._open(now)
         self.claims.tick(now)
         self._end_excess(now)
         self.deaths.tick(now)
@@ -133,13 +132,11 @@ class Member:
 
     def claim(self, session: int, peer: bytes, asked: Asked, *, since_us: int, now: float) -> None:
         """A session has a place, and its peer is proved: `Admitted` or `Refused` follows."""
-        self._open(now)
         self._sessions[session] = asked
         self.claims.claim(session, peer, since_us, now)
 
     def release(self, session: int, now: float) -> None:
         """A session has ended; a second release is harmless."""
-        self._open(now)
         self._sessions.pop(session, None)
         self.claims.release(session, now)
 
@@ -179,10 +176,14 @@ class Member:
             places.on_return(now)
         self.claims.on_return(writes=self.hosts.was_silent)
 
-    def _open(self, now: float) -> None:
-        places = self.places.values()
-        is_sure = self.hosts.is_firm(now) and all(of_way.is_sure for of_way in places)
-        self.claims.is_open = (is_sure or self.hosts.is_away) and not any(of_way.excess for of_way in places)
+    def _is_open(self, now: float) -> bool:
+        """Whether there is a place for each of our sessions, and we are sure of them or have nobody to ask."""
+        is_sure = self.hosts.is_firm(now)
+        for places in self.places.values():
+            if places.excess:
+                return False
+            is_sure = is_sure and places.is_sure
+        return is_sure or self.hosts.is_away
 
     def _end_excess(self, now: float) -> None:
         """If we have had more sessions than places for a while, end the newest."""

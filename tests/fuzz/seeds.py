@@ -37,6 +37,7 @@ from tests.pair import (
     key,
     seeded,
 )
+from tests.protocol.bus.test_nats_wire import STREAM
 from tests.protocol.eth.test_messages import SAMPLES as ETH_SAMPLES
 from tests.protocol.eth.test_snap_messages import SAMPLES as SNAP_SAMPLES
 from tests.vectors import load
@@ -81,6 +82,7 @@ def seeds() -> dict[str, list[bytes]]:
         },
         "control": [b"\x00\x14" + stream for stream in streams()],
         "zmtp": users(),
+        "nats": [b"\x05" + STREAM.replace(b" 1 ", b" 0 "), b"\xffMSG a.b 0 2\r\n{}\r\n"],
         "call": calls(),
         "feed-head": feed_heads(),
         "feed-filter": [

@@ -15,7 +15,7 @@ import msgspec
 import rlp as oracle
 
 from rlpx.protocol import rlp
-from rlpx.protocol.bus import control, zmtp
+from rlpx.protocol.bus import control, nats_wire, zmtp
 from rlpx.protocol.bus.arguments import message_of
 from rlpx.protocol.bus.commands import COMMANDS, BroadcastParameters, SendParameters
 from rlpx.protocol.bus.data_heads import NotUnderstoodError, Use, read_use
@@ -482,6 +482,31 @@ def user_events(kind: zmtp.Kind, chunks: Iterator[bytes]) -> list[zmtp.Event]:
     return events
 
 
+# -- the fleet's servers -----------------------------------------------------------------------------------------------
+
+
+def nats_stream(data: bytes) -> None:
+    """A server's bytes give the same messages in any cut, or a `NatsWireError` in every one."""
+    script = Script(data)
+    piece, stream = 1 + script.number(), script.rest()
+    assert nats_messages(Wire([piece]).carry(stream)) == nats_messages(iter([stream]))
+
+
+def nats_messages(chunks: Iterator[bytes]) -> tuple[list[nats_wire.Message], list[nats_wire.Said]] | None:
+    """The messages of a subscription and what the server says besides, or none if it is not the protocol."""
+    reader = nats_wire.Reader(1)
+    messages: list[nats_wire.Message] = []
+    lines: list[nats_wire.Said] = []
+    try:
+        for chunk in chunks:
+            [read], said = reader.receive(chunk)
+            messages += read
+            lines += said
+    except nats_wire.NatsWireError:
+        return None
+    return messages, lines
+
+
 # -- a whole session ---------------------------------------------------------------------------------------------------
 
 
@@ -610,6 +635,7 @@ TARGETS: Final[dict[str, Target]] = {
     **{f"snap-{version}": snap_target(version) for version in snap.VERSIONS},
     "control": control_stream,
     "zmtp": zmtp_stream,
+    "nats": nats_stream,
     "call": call_text,
     "feed-head": feed_head,
     "feed-filter": feed_filter,

@@ -1,31 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import pytest
 
 from rlpx.engine.cluster.kv import KvStore
-from rlpx.protocol.cluster.steps import Answer, Outcome, Put
-
-
-class FakeMessage:
-    """What a server answers to one call."""
-
-    def __init__(self, subject: str, **reply: Any) -> None:
-        self.subject = subject
-        self.data = msgspec.json.encode(reply)
+from rlpx.engine.cluster.wire import OnAnswers, Way
+from rlpx.protocol.cluster.steps import Answer, Erase, Outcome, Put, Read
 
 
 class FakeClient:
-    """A connection whose messages the test reads, and answers."""
-
-    is_connected = True
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, str]] = []
+    """A client that the store only asks for a name."""
 
     def new_inbox(self) -> str:
         return "inbox"
@@ -33,15 +21,25 @@ class FakeClient:
     def jetstream(self, **_options: float) -> None:
         """The store makes no use of it here."""
 
-    async def subscribe(self, _subject: str, cb: Callable[[FakeMessage], Coroutine[Any, Any, None]]) -> FakeClient:
-        self.answer = cb
-        return self
 
-    async def unsubscribe(self) -> None:
-        """The store ends."""
+class FakeWire:
+    """A connection whose messages the test reads, and answers."""
 
-    async def publish(self, subject: str, _body: bytes, reply: str, _headers: dict[str, str] | None = None) -> None:
-        self.sent.append((subject, reply))
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self.is_up = True
+
+    def take_answers(self, inbox: str, on_answers: OnAnswers) -> Way:
+        self._on_answers = on_answers
+        return Way(inbox, on_answers)
+
+    def publish(self, subject: bytes, reply: bytes, _headers: bytes, _body: bytes) -> bool:
+        self.sent.append((subject.decode(), reply.decode()))
+        return self.is_up
+
+    def answer(self, *calls: int, **reply: Any) -> None:
+        """All these calls get this answer in one read."""
+        self._on_answers([(str(call).encode(), msgspec.json.encode(reply)) for call in calls])
 
 
 class Owner:
@@ -49,25 +47,49 @@ class Owner:
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
+        self.turns = 0
 
-    def on_answer(self, answer: Answer) -> None:
-        self.answers.append(answer)
+    def on_answers(self, answers: Iterable[Answer]) -> None:
+        self.turns += 1
+        self.answers += answers
 
     def on_seen(self, key: str, revision: int, value: bytes | None) -> None:
         raise AssertionError((key, revision, value))
 
 
+def a_store(wire: FakeWire, owner: Owner) -> KvStore:
+    return KvStore(FakeClient(), wire, "test", owner, lambda: 0.0)  # type: ignore[arg-type]  # all that the store uses
+
+
 @pytest.mark.parametrize("code", [10071, 10164])
 async def test_a_write_over_another_revision_or_beside_another_write_is_a_conflict(code: int) -> None:
-    client, owner = FakeClient(), Owner()
-    store = KvStore(client, "test", owner, lambda: 0.0)  # type: ignore[arg-type]  # all that the store uses of a client
-    await store.start()
+    wire, owner = FakeWire(), Owner()
+    store = a_store(wire, owner)
     store.send(Put(7, "peer.00", b"{}", expected=3))
-    await asyncio.sleep(0)
-    await client.answer(FakeMessage("inbox.7", error={"err_code": code, "description": "wrong last sequence"}))
-    await asyncio.sleep(0)
+    wire.answer(7, error={"err_code": code, "description": "wrong last sequence"})
     # It looks at the key then.
-    assert client.sent == [("$KV.test.peer.00", "inbox.7"), ("$JS.API.STREAM.MSG.GET.KV_test", "inbox.7")]
-    await client.answer(FakeMessage("inbox.7", message={"subject": "$KV.test.peer.00", "seq": 9, "data": "e30="}))
+    assert wire.sent == [("$KV.test.peer.00", "inbox.7"), ("$JS.API.STREAM.MSG.GET.KV_test", "inbox.7")]
+    wire.answer(7, message={"subject": "$KV.test.peer.00", "seq": 9, "data": "e30="})
     assert owner.answers == [Answer(7, Outcome.CONFLICT, 9, b"{}")]
-    await store.close()
+
+
+async def test_answers_of_one_read_are_handed_on_together_and_those_to_nobody_are_ignored() -> None:
+    wire, owner = FakeWire(), Owner()
+    store = a_store(wire, owner)
+    for number in range(3):
+        store.send(Erase(number, "peer.00", expected=3))
+    wire.answer(0, 1, 9, 2, seq=5)
+    wire.answer(1, seq=5)
+    assert owner.answers == [Answer(number, Outcome.DONE, 5) for number in range(3)]
+    assert owner.turns == 1
+
+
+async def test_a_call_that_cannot_be_sent_is_lost_but_not_before_its_caller_is_done() -> None:
+    wire, owner = FakeWire(), Owner()
+    wire.is_up = False
+    store = a_store(wire, owner)
+    store.send(Read(1, "fleet"))
+    assert owner.answers == []
+    await asyncio.sleep(0)
+    assert owner.answers == [Answer(1, Outcome.LOST)]
+    assert store.open_calls == 0

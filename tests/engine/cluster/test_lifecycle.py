@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import msgspec
 import pytest
 from nats.aio.client import Client
 
 from rlpx.engine.cluster.lifecycle import MEMORY_EVENTS, RETRY_SECONDS, Life, LifecycleStream, Spool
+from rlpx.engine.cluster.wire import OnAnswers, Way, Wire
 from rlpx.protocol.bus import zmtp
+from tests.engine.fake_worker import until
 
 
 def life(number: int) -> Life:
@@ -56,19 +57,15 @@ def test_a_file_that_has_gone_is_empty(tmp_path: Path) -> None:
 
 
 async def test_what_fits_neither_into_memory_nor_into_the_file_is_counted(tmp_path: Path) -> None:
-    class Away(Client):
-        """A connection that has not been made yet."""
-
-        async def subscribe(self, *_arguments: Any, **_options: Any) -> Any:
-            return None
-
     listeners: dict[bytes, Callable[[str, bytes], None]] = {}
-    stream = LifecycleStream(Away(), "test", "a", Spool(tmp_path / "spool", max_bytes=200))
+    away = Wire("rlpx a", None, lambda: None)
+    stream = LifecycleStream(Client(), away, "test", "a", Spool(tmp_path / "spool", max_bytes=200))
     stream._js = SimpleNamespace(stream_info=_found)  # type: ignore[assignment]  # noqa: SLF001 - no server answers here
     await stream.start(SimpleNamespace(listen=listeners.__setitem__), 1)  # type: ignore[arg-type]  # all that it asks of the hub
     events = ",".join(f'{{"session":{number}}}' for number in range(MEMORY_EVENTS + 10))
     head = f'{{"run":"run","worker":0,"first":1,"events":[{events}]}}'
     listeners[b"session.closed"]("session.closed", zmtp.encode([b"session.closed", head.encode(), b""]))
+    await until(lambda: stream.waiting_events)
     assert stream.waiting_events == MEMORY_EVENTS
     assert 0 < stream.spool.size_bytes <= 200
     assert 0 < stream.lost_events < 10
@@ -93,39 +90,24 @@ def test_events_are_kept_all_or_none(tmp_path: Path) -> None:
     assert [item.id for item in spool.take(9)] == [life(1).id, life(2).id]
 
 
-class AwayClient:
+class AwayWire(Wire):
     """A connection to servers that are away, and the stream when they are back."""
 
     def __init__(self) -> None:
-        self.is_connected = False
+        super().__init__("rlpx a", None, lambda: None)
+        self.is_back = False
         self.ids: list[str] = []
-        self.on_confirmed: Callable[[FakeMessage], Coroutine[Any, Any, None]] | None = None
 
-    def new_inbox(self) -> str:
-        return "inbox"
+    def take_answers(self, inbox: str, on_answers: OnAnswers) -> Way:
+        self._on_answers = on_answers
+        return super().take_answers(inbox, on_answers)
 
-    def jetstream(self, **_options: float) -> AwayClient:
-        return self
-
-    async def stream_info(self, _name: str) -> None:
-        """There is one."""
-
-    async def subscribe(self, _subject: str, cb: Callable[[FakeMessage], Coroutine[Any, Any, None]]) -> None:
-        self.on_confirmed = cb
-
-    async def publish(self, _subject: str, _fields: bytes, reply: str, headers: dict[str, str]) -> None:
-        self.ids.append(headers["Nats-Msg-Id"])
-        assert self.on_confirmed is not None
-        await self.on_confirmed(FakeMessage(reply))
-
-
-class FakeMessage:
-    """A confirmation."""
-
-    data = b'{"stream":"rlpx_test"}'
-
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
+    def publish(self, _subject: bytes, reply: bytes, headers: bytes, _body: bytes) -> bool:
+        if self.is_back:
+            self.ids.append(headers.partition(b"Nats-Msg-Id: ")[2].decode().strip())
+            confirmation = (reply.rpartition(b".")[2], b'{"stream":"rlpx_test"}')
+            asyncio.get_running_loop().call_soon(self._on_answers, [confirmation])
+        return self.is_back
 
 
 class FakeEvents:
@@ -145,9 +127,10 @@ class FakeEvents:
 
 @pytest.mark.loop("virtual")
 async def test_what_waits_while_the_servers_are_away_is_in_the_file_even_if_the_engine_is_killed(tmp_path: Path) -> None:
-    client, events, path = AwayClient(), FakeEvents(), tmp_path / "spool"
-    stream = LifecycleStream(client, "test", "a", Spool(path))  # type: ignore[arg-type]  # all that it uses of a client
-    await stream.start(events, servers=1)  # type: ignore[arg-type]  # as above
+    wire, events, path = AwayWire(), FakeEvents(), tmp_path / "spool"
+    stream = LifecycleStream(Client(), wire, "test", "a", Spool(path))
+    stream._js = SimpleNamespace(stream_info=_found)  # type: ignore[assignment]  # noqa: SLF001 - no server answers here
+    await stream.start(events, servers=1)  # type: ignore[arg-type]  # all that it asks of the hub
     for number in range(3):
         events.close_session(number)
     await asyncio.sleep(RETRY_SECONDS)
@@ -155,7 +138,7 @@ async def test_what_waits_while_the_servers_are_away_is_in_the_file_even_if_the_
     ids = [life(number).id for number in range(4)]
     # Whoever starts after a kill finds this.
     assert [item.id for item in Spool(path).take(9)] == ids
-    client.is_connected = True
+    wire.is_back = True
     await stream.close(10 * RETRY_SECONDS)
-    assert client.ids == ids
+    assert wire.ids == ids
     assert not path.exists()
