@@ -219,14 +219,18 @@ class LifecycleStream:
     def _tell(self, topic: str, run: str, heartbeat: int, host: str = "") -> None:
         fields = {"time_us": time_ns() // 1000, "session": None, "peer": None, "run": run, "heartbeat": heartbeat}
         self._add(Life(f"{run}-e-{topic}-{heartbeat}", topic, msgspec.Raw(msgspec.json.encode(fields)), host))
+        self._wake()
 
     # -- events -------------------------------------------------------------------------------------------------------------
 
     def _on_batch(self, topic: str, wire: zmtp.Wire) -> None:
         self._batches.append((topic, wire))
-        self._idle.clear()
         if not self._is_gathering or len(self._batches) >= GROUP_EVENTS:
             self._read_batches()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._idle.clear()
         self._is_waiting.set()
 
     def _read_batches(self) -> None:
