@@ -36,8 +36,6 @@ ORDER_STEP_SECONDS: Final = 0.01
 SETTLE_SECONDS: Final = 0.2
 # The limit of peers: none may be refused here, and a process with 20,000 descriptors holds them all.
 LIMITS: Final = ("--limits.max-active-inbound", "12000")
-# A feed may wait as long as a subscriber: the bench measures the cost of events, and none may be lost.
-FEED_QUEUE: Final = ("--feeds.queue-bytes", str(64 * 1024 * 1024))
 
 # The folder for samples of our processes; without it none are taken.
 profile_folder: ContextVar[Path | None] = ContextVar("profile_folder", default=None)
@@ -191,7 +189,7 @@ def ours(*topics: str, workers: int = 1, is_feed: bool = False, flags: tuple[str
         chain_file = write_chain_file(_chain(), stack.enter_context(working_folder()) / "bench.toml")
         with on_core(SERVER_CORE):
             engine = stack.enter_context(
-                RunningEngine(*LIMITS, *FEED_QUEUE, *flags, chain=str(chain_file), workers=workers, is_read=False)
+                RunningEngine(*LIMITS, *flags, chain=str(chain_file), workers=workers, is_read=False)
             )
         load = stack.enter_context(_load(engine.enode))
         module = "tests.bench.feed_reader" if is_feed else "tests.bench.reader"
