@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from rlpx.engine.process.listening import listening
 from rlpx.protocol.bus.control import KERNEL_BYTES
 from rlpx.protocol.bus.descriptors import EXHAUSTED, GONE
 
@@ -22,6 +23,12 @@ ACCEPT_BUDGET: Final = 64
 EXHAUSTED_PAUSE_SECONDS: Final = 0.1
 # The warning about that is repeated after this long at the earliest.
 EXHAUSTED_LOG_SECONDS: Final = 10.0
+
+# Accepted sockets inherit these, which saves two system calls a session.
+_OPTIONS: Final = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES),
+)
 
 _MAPPED: Final = "::ffff:"
 
@@ -66,19 +73,7 @@ class Listener:
     @classmethod
     def bind(cls, host: str, port: int) -> ListeningSocket:
         """A listening socket, non-blocking. Raises `OSError`."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = ListeningSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Accepted sockets inherit these (tcp(7)), which saves two system calls a session.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
-            sock.bind((host, port))
-            sock.listen(BACKLOG)
-        except OSError:
-            sock.close()
-            raise
-        return sock
+        return listening(ListeningSocket, host, port, BACKLOG, _OPTIONS)
 
     @property
     def is_paused(self) -> bool:

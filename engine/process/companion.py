@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from rlpx.engine.process.listening import listening
 from rlpx.engine.process.spawn import spawn
 from rlpx.protocol.errors import printable
 from rlpx.protocol.rlpx.host_port import format_host_port
@@ -70,7 +71,7 @@ class Companion:
 
     def listen(self, host: str, port: int) -> None:
         """Bind its socket, to a numeric address. Raises `OSError`."""
-        self._listening = listening_socket(host, port)
+        self._listening = listening(socket.socket, host, port, BACKLOG)
 
     def start(self) -> None:
         """Start it, and again whenever it ends, until `close`."""
@@ -188,18 +189,3 @@ class _Output(asyncio.Protocol):
         """It has written some lines, or a part of one."""
         text = printable(data.decode(errors="replace").rstrip(), OUTPUT_MAX_CHARACTERS)
         log.warning("a program beside the engine wrote to stderr", program=self._name, text=text)
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens on a numeric address; on `::` for IPv4 as well. Raises `OSError`."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock

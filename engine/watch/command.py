@@ -25,8 +25,9 @@ from rlpx.engine.cli.terminal import Arguments, Directory, add_version, check_co
 from rlpx.engine.client.door import run_dir_endpoint
 from rlpx.engine.client.presence import EngineForbiddenError, EngineUnavailableError, check_there
 from rlpx.engine.overview.follower import Place
-from rlpx.engine.process.companion import listening_socket
+from rlpx.engine.process.companion import BACKLOG
 from rlpx.engine.process.extras import require
+from rlpx.engine.process.listening import listening
 from rlpx.engine.settings.addresses import resolve
 from rlpx.engine.settings.settings import ListenAddress
 from rlpx.protocol.bus.places import run_dir_path, user_path
@@ -124,7 +125,7 @@ def _listen(text: str) -> socket.socket:
     except ValueError as error:
         raise ConfigError(f"--listen: {wrong(text, expected_of(ListenAddress), str(error))}", os.EX_USAGE) from error
     try:
-        return listening_socket(resolve(host), port)
+        return listening(socket.socket, resolve(host), port, BACKLOG)
     except OSError as error:
         raise bind_error(f"--listen: {text}", error) from error
 
