@@ -15,8 +15,10 @@ from typing import Final
 
 import rlp as oracle
 
+from rlpx.engine.client.forms import Announcement
 from rlpx.protocol.eth import messages as eth_messages
 from rlpx.protocol.eth.chain import Header
+from rlpx.protocol.eth.dialects import DIALECTS
 from rlpx.protocol.eth.messages import BlockHeaders, GetBlockHeaders, GetReceipts70, Receipts70
 from rlpx.protocol.session.events import MessageReceived
 from tests.system.harness import IMPORT_PATH, ROOT, eventually
@@ -29,6 +31,11 @@ READER_OF_EVENTS: Final = 'feed("eth.Transactions")'
 TABLE_OF_SESSIONS: Final = "case Snapshot"
 ASKER: Final = "peer.request"
 RESPONDER: Final = "engine.respond"
+LIVES_OF_A_FLEET: Final = 'fleet.feed("session.")'
+FILTER_OF_A_FLEET: Final = "types=[3]"
+ASKER_OF_A_FLEET: Final = "fleet.peer(host"
+# The fleet that the programs name.
+FLEET: Final = '"nats://10.0.0.1,10.0.0.2", cluster="monitors"'
 TRANSACTIONS, GET_HEADERS = 2, 3
 # Modules that a user may well have beside a program. Python looks there first, and importing one of these fails.
 USERS_MODULES: Final = ("engine.py", "workers.py", "protocol/__init__.py", "rlp.py", "client.py")
@@ -70,10 +77,10 @@ class Installation:
         return {**os.environ, **more}
 
     @contextmanager
-    def program(self, mark: str) -> Iterator[Line]:
-        """Run this piece of README.md; yields a function that awaits a line of its output."""
+    def program(self, mark: str, fleet: str = FLEET) -> Iterator[Line]:
+        """Run this piece of README.md, with another fleet; yields a function that awaits a line of its output."""
         file = self.users_folder / f"program_{PYTHON.index(snippet(mark))}.py"
-        file.write_text(snippet(mark))
+        file.write_text(snippet(mark).replace(FLEET, fleet))
         started = subprocess.Popen(
             [self.python, "-W", "error", file.name],
             cwd=self.users_folder,
@@ -112,21 +119,36 @@ def send_transactions(peer: Peer, line: Line) -> None:
     assert line(rf"{peer.node_id.hex()[:16]} {len(payload)}")
 
 
-def ask_the_responder(peer: Peer, line: Line) -> None:
-    """Ask until the responder prints the request."""
+def announce_a_blob(peer: Peer) -> None:
+    """Announce a transaction without blobs, and one with some."""
+    version = max(DIALECTS["eth"].messages)
+    for kind in (2, 3):
+        announcement = Announcement((bytes(31) + bytes([kind]),), bytes([kind]), (200_000,), (200,)).in_version(version)
+        peer.send(eth_messages.id_of(version, announcement), eth_messages.encode(version, announcement))
+
+
+@contextmanager
+def visiting(visit: Callable[[], None]) -> Iterator[None]:
+    """Do this again and again, as nobody knows when a program begins to read."""
     stop = threading.Event()
 
-    def ask() -> None:
+    def run() -> None:
         while not stop.wait(ASK_AGAIN_SECONDS):
-            peer.send(GET_HEADERS, oracle.encode([7, [5, 1, 0, 0]]))
+            visit()
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    thread = threading.Thread(target=run)
+    thread.start()
     try:
-        assert line(r"asked for HeadersQuery\(start=5, limit=1")
+        yield
     finally:
         stop.set()
-        asking.join()
+        thread.join()
+
+
+def ask_the_responder(peer: Peer, line: Line) -> None:
+    """Ask until the responder prints the request."""
+    with visiting(lambda: peer.send(GET_HEADERS, oracle.encode([7, [5, 1, 0, 0]]))):
+        assert line(r"asked for HeadersQuery\(start=5, limit=1")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from rlpx.engine.swarm import command as swarm
 from rlpx.engine.watch import command as watch
 from tests.pair import key
 from tests.system import readme_programs as programs
+from tests.system.cluster_fleet import Nats, fleet
 from tests.system.harness import ROOT, RunningEngine, eventually
 from tests.system.peers import Peer
 from tests.system.readme_programs import Installation
@@ -53,6 +54,9 @@ SNIPPETS: Final = {
     programs.TABLE_OF_SESSIONS: "test_the_table_of_sessions_runs",
     programs.ASKER: "test_the_asker_runs",
     programs.RESPONDER: "test_the_responder_runs",
+    programs.LIVES_OF_A_FLEET: "test_the_programs_of_a_fleet_run",
+    programs.FILTER_OF_A_FLEET: "test_the_programs_of_a_fleet_run",
+    programs.ASKER_OF_A_FLEET: "test_the_programs_of_a_fleet_run",
 }
 
 
@@ -109,3 +113,26 @@ def test_a_command_line_is_one_that_its_program_takes(command: str) -> None:
     enode = f"enode://{key(3).id.hex()}@203.0.113.7:30303"
     program_name, *arguments = shlex.split(re.sub(r"enode://…@[0-9.:]+", enode, command))
     PARSERS[program_name]().parse_args(arguments)
+
+
+def test_the_programs_of_a_fleet_run(clone: Installation) -> None:
+    with Nats() as nats, fleet(nats, "a", "b") as [_, engine]:
+        at = f'"{nats.url}", cluster="test"'
+
+        def visit() -> None:
+            with Peer(engine.address, engine.node_id, CHAIN).establish() as visitor:
+                visitor.leave()
+
+        with clone.program(programs.LIVES_OF_A_FLEET, at) as lives, programs.visiting(visit):
+            assert lives(r"b session.established [0-9a-f]{128}")
+            assert lives(r"b session.closed [0-9a-f]{128}")
+        with Peer(engine.address, engine.node_id, CHAIN).establish() as peer, programs.answering(peer):
+            name = peer.node_id.hex()
+            with clone.program(programs.ASKER_OF_A_FLEET, at) as asked:
+                assert asked(rf"b {name} .*Header\(")
+            with clone.program(programs.FILTER_OF_A_FLEET, at) as filtered:
+                eventually(lambda: (engine.call("status")["workers"][0]["feeds"] or {}).get("open"), "the feed is open")
+                programs.announce_a_blob(peer)
+                # The other announcement does not pass.
+                assert filtered(r"\A.*\n") == f"b {name}\n"
+            peer.leave()
