@@ -151,7 +151,7 @@ class RelayedFeed:
         elif head.closed is not None:
             part.next = head.first
             self._offer(part.position(), b"")
-            self._leave(part.link)
+            self._forget(part.link)
             asyncio.get_running_loop().call_later(REOPEN_SECONDS, self._reopen, part.link)
         else:
             part.run = head.run
@@ -162,9 +162,13 @@ class RelayedFeed:
         if link.wire.is_open and link not in self._parts and self.error is None:
             self.on_worker(link)
 
-    def _leave(self, link: WorkerLink) -> None:
+    def _forget(self, link: WorkerLink) -> _Part:
         part = self._parts.pop(link)
         link.feeds.pop(part.number, None)
+        return part
+
+    def _leave(self, link: WorkerLink) -> None:
+        part = self._forget(link)
         with suppress(EngineUnavailableError):
             link.send({"feed": part.number, "close": True})
 
