@@ -198,6 +198,10 @@ class Traffic:
             self._choices.drop(key)
             await self._answer(message, {"error": problem})
             return
+        if self._choices.begun(key) is None:
+            # The wish was over before the workers had confirmed.
+            self._relay.close_feed(key)
+            return
         self._relay.tell_positions(key)
         await self._answer(message, {"subject": subject, "begun": {key: self._choices.begun(key)}})
 

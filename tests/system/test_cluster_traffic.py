@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from time import sleep
 from typing import Any, Final
 
 import nats as nats_client
@@ -244,3 +245,24 @@ def test_what_hosts_refuse_is_raised_and_a_filter_too_many_is() -> None:
 
     with Nats() as nats, fleet(nats, "a"):
         asyncio.run(use(nats))
+
+
+def test_a_wish_that_is_over_before_it_is_fulfilled_leaves_nothing_behind() -> None:
+    async def wish(nats: Nats) -> None:
+        client = await nats_client.connect(nats.url)
+        for number in range(MAX_CHOICES):
+            short = {"topics": ["eth."], "where": {"min_size": number + 1}, "seconds": 0.001}
+            await client.publish("rlpx.test.listen", json.dumps(short).encode())
+            await asyncio.sleep(0.05)
+        answer = await client.request("rlpx.test.a.listen", json.dumps({"topics": ["session."]}).encode(), timeout=20)
+        assert json.loads(answer.data)["error"] == "session. is in the fleet's stream, or is no traffic"
+        await client.close()
+
+    def feeds(engine: RunningEngine) -> int:
+        return sum((worker["feeds"] or {"open": 0})["open"] for worker in engine.call("status")["workers"])
+
+    with Nats() as nats, fleet(nats, "a", workers=2) as [engine]:
+        asyncio.run(wish(nats))
+        # Workers say once a second what is open.
+        sleep(3.0)
+        eventually(lambda: feeds(engine) == 0, "no feed is open")
