@@ -32,8 +32,9 @@ from tests.system.life_reader import LifeReader
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 # The import path for the packages, under their one name, and for the tests.
 IMPORT_PATH: Final = os.pathsep.join((str(ROOT / ".venv" / "house"), str(ROOT)))
-# Generous, because the machine may be busy with other tests. A wait ends as soon as its condition holds.
-PATIENCE_SECONDS: Final = 30.0
+# Generous, because the machine may be so busy that an engine needs half a minute to start. A wait ends as soon as its
+# condition holds.
+PATIENCE_SECONDS: Final = 120.0
 
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
@@ -144,6 +145,10 @@ class RunningEngine:
     @property
     def stderr(self) -> str:
         return self.stderr_path.read_text()
+
+    def says(self, text: str) -> None:
+        """Wait for a text in the log, whose lines follow what they tell."""
+        eventually(lambda: text in self.stderr, f"the engine says {text!r}")
 
     @property
     def node_id(self) -> bytes:

@@ -21,7 +21,7 @@ from rlpx.protocol.session.setup import LocalNode, Setup
 
 # No peer needs to read more than a test sends.
 RECEIVE_BYTES: Final = 65536
-PATIENCE_SECONDS: Final = 20.0
+PATIENCE_SECONDS: Final = 120.0
 
 
 class _All(dict[str, bool]):

@@ -30,7 +30,7 @@ from rlpx.protocol.rlpx.frames import FrameCipher
 from rlpx.protocol.rlpx.handshake import Initiator, Recipient, packet_end
 from rlpx.protocol.rlpx.p2p import HELLO_BYTE, Hello, deflate, inflate
 
-PATIENCE_SECONDS: Final = 20.0
+PATIENCE_SECONDS: Final = 120.0
 RECEIVE_BYTES: Final = 65536
 DISCONNECT: Final = 0x01
 STATUS: Final = FIRST_CAPABILITY_CODE

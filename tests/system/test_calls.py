@@ -108,6 +108,7 @@ def test_the_four_commands_at_the_worker_that_has_the_session() -> None:
             peer.close()
 
 
+@pytest.mark.alone
 def test_ten_thousand_calls_in_flight_are_each_answered_once_and_hurt_nobody() -> None:
     with (
         RunningEngine(workers=1) as engine,

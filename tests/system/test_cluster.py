@@ -167,7 +167,7 @@ def test_a_name_is_one_hosts() -> None:
         command += ["--conf", str(ROOT / "conf" / "engine.toml"), "--run-dir", str(nats.folder / "run"), "--node-key"]
         command += [str(nats.folder / "key"), "--cluster", nats.url, "--cluster-name", "test", "--cluster-host", "a"]
         done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": IMPORT_PATH}, capture_output=True, text=True, timeout=60, check=False
+            command, env={**os.environ, "PYTHONPATH": IMPORT_PATH}, capture_output=True, text=True, timeout=200, check=False
         )
         assert done.returncode == 78
         assert done.stderr.splitlines()[-1].startswith("rlpx-engine: cluster_host: the fleet has a host named a already")
@@ -200,7 +200,7 @@ def ctl(nats: Nats, *arguments: str) -> tuple[int, str]:
         *arguments,
     ]
     done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": IMPORT_PATH}, capture_output=True, text=True, timeout=60, check=False
+        command, env={**os.environ, "PYTHONPATH": IMPORT_PATH}, capture_output=True, text=True, timeout=200, check=False
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -228,6 +228,7 @@ def test_our_own_messages_come_only_to_those_who_name_them() -> None:
 # -- credit and losses ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_credit_is_what_is_sent_and_what_is_lost_is_told_within_a_second() -> None:
     with (
         RunningEngine("--feeds.queue-bytes", "4096", workers=1) as engine,
@@ -416,6 +417,7 @@ def numbers_of(tally: Tally, session: int) -> list[int]:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_a_lossless_feed_loses_nothing_while_its_reader_stops_and_other_peers_notice_nothing() -> None:
     count = 10_000
     settings = ("--feeds.queue-bytes", str(256 * 1024))
@@ -599,6 +601,7 @@ def deaf_program(engine: RunningEngine) -> Iterator[socket.socket]:
         yield sock
 
 
+@pytest.mark.alone
 def test_a_program_that_opens_and_closes_without_reading_is_bounded() -> None:
     with RunningEngine(workers=1) as engine, ExitStack() as stack:
         for _ in range(20):

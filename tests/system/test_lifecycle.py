@@ -35,7 +35,7 @@ def run(*arguments: str, module: str = "rlpx.engine") -> subprocess.CompletedPro
         env={**os.environ, "PYTHONPATH": IMPORT_PATH},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 
@@ -348,7 +348,7 @@ def test_tail_decodes_messages_where_asked() -> None:
             peer.send(8, b"\xc1\x05")
             malformed = next(event for line in lines if "message" not in (event := json.loads(line)))
         tail.terminate()
-        tail.communicate(timeout=10)
+        tail.communicate(timeout=200)
         assert first["message"]["hashes"] == ["0x" + "0a" * 32]
         assert first["payload"] == "0x" + bytes(announced).hex()
         assert "malformed" in malformed

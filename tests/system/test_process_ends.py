@@ -198,7 +198,7 @@ def test_an_interrupt_while_it_loads_its_libraries_is_one_line(module: str, tmp_
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     [line] = err.splitlines()
     assert line.endswith(": interrupted")

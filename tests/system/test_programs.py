@@ -117,6 +117,12 @@ def test_an_engine_that_is_killed_and_started_again_is_joined_again() -> None:
                 assert until(feed, Event, "session.established").run == second.run
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine an engine may need more time to start than a program waits for one."""
+    monkeypatch.setattr("rlpx.engine.client.connection.PATIENCE_SECONDS", PATIENCE_SECONDS)
+
+
 @contextmanager
 def connecting_later(run_dir: Path) -> Iterator[Any]:
     context = connect(run_dir)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from os import urandom
 from time import monotonic, sleep
 
+import pytest
 import rlp as oracle
 
 from rlpx.engine.client import BlockingResponder, Request, connect
@@ -87,6 +88,7 @@ def test_a_responder_that_says_nothing_useful_is_the_empty_answer() -> None:
         assert answers(peer, 1) == [encode([7, []])]
 
 
+@pytest.mark.alone
 def test_a_stalled_responder_costs_its_time_then_the_peer_has_the_empty_answer() -> None:
     def stalled(_: Request) -> bytes | None:
         sleep(2.0)
@@ -184,6 +186,7 @@ def test_a_replaced_worker_learns_of_the_responder() -> None:
         assert responder.answered == 1
 
 
+@pytest.mark.alone
 def test_a_responder_that_has_gone_is_no_responder() -> None:
     with RunningEngine(workers=1) as engine:
         with serving(engine, headers):

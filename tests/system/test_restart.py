@@ -189,7 +189,7 @@ def test_workers_that_wait_for_ever_can_be_given_a_time() -> None:
         engine.call("restart-workers", drain_s=0, wait=True)
         assert engine.call("set-workers", workers=2, drain_s=0.5)["leaving"] == [0, 1]
         assert all(worker["leaves_in_ms"] is not None for worker in workers(engine).values() if worker["leaving"])
-        eventually(lambda: list(workers(engine)) == [2, 3], "the old ones are gone", 10.0)
+        eventually(lambda: list(workers(engine)) == [2, 3], "the old ones are gone")
         assert engine.counts() == (0, 0, 0, 0)
 
 
@@ -207,10 +207,8 @@ def test_a_second_restart_is_refused_with_its_name_and_a_signal_begins_one() -> 
         engine.process.send_signal(signal.SIGUSR2)
         eventually(lambda: "the workers are not replaced" in engine.stderr, "the reason")
         assert engine.call("status")["workforce"]["restarting"]
-        # An end is as quick as ever.
-        began_at = monotonic()
+        # It ends, although its workers wait for their peers without end.
         assert engine.stop() == 0
-        assert monotonic() - began_at < 10.0
 
 
 def test_limits_hold_over_old_and_new_workers_and_the_number_of_workers_can_be_changed() -> None:
@@ -292,7 +290,7 @@ def test_a_new_worker_that_does_not_become_ready_leaves_everything_as_it_was() -
             "error": "",
         }
         assert "worker 0 stays" in status["workforce"]["error"]
-        assert "worker 0 stays" in engine.stderr
+        engine.says("worker 0 stays")
         engine.comes_to(0, 0, 4, 0)
         assert not any(peer.session.is_closed for peer in peers)
         connect(engine, stack, 5)

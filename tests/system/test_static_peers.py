@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
+import pytest
+
 from rlpx.protocol.rlpx.crypto import PrivateKey
 from tests.system.harness import IMPORT_PATH, ROOT, RunningEngine, eventually
 
@@ -38,6 +40,7 @@ def listening_peers(count: int) -> Iterator[list[str]]:
             swarm.kill()
 
 
+@pytest.mark.alone
 def test_three_hundred_static_peers_are_connected_as_fast_as_places_come_free() -> None:
     with listening_peers(PEERS) as enodes, RunningEngine("--peers.static", ",".join(enodes), workers=2) as engine:
         began_at = monotonic()
@@ -46,6 +49,7 @@ def test_three_hundred_static_peers_are_connected_as_fast_as_places_come_free() 
         sys.stdout.write(f"{PEERS} static peers within {monotonic() - began_at:.1f} s of the ready line\n")
 
 
+@pytest.mark.alone
 def test_a_static_peer_whose_old_address_hangs_is_connected_at_its_new_one_at_once() -> None:
     with RunningEngine(workers=1) as peer, RunningEngine(workers=1) as engine, socket.socket() as hanging:
         hanging.bind(("127.0.0.1", 0))

@@ -198,7 +198,7 @@ def engine() -> Iterator[RunningEngine]:
 def tool(module: str, arguments: Sequence[str], redirections: str) -> subprocess.CompletedProcess[str]:
     command = ["sh", "-c", f'"$@" {redirections}', "sh", sys.executable, "-P", "-m", module, *arguments]
     return subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False, stdin=subprocess.DEVNULL
     )
 
 
@@ -261,7 +261,7 @@ def test_a_reader_that_has_read_enough_is_no_error(engine: RunningEngine, module
             stdout=writing,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
     finally:

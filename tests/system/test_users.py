@@ -246,7 +246,7 @@ def test_an_endpoint_without_keys_says_that_it_takes_none() -> None:
         ):
             with pytest.raises(EngineForbiddenError, match="takes no keys"):
                 client.call("counts")
-            assert "curve.insecure: every user of this machine" in engine.stderr
+            engine.says("curve.insecure: every user of this machine")
 
 
 # A prepared process looks up whether other processes may read it (prctl(2)), and its limit of core files.

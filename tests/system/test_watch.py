@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -44,6 +45,7 @@ def standing_alone(engine: RunningEngine) -> Iterator[str]:
         process.stderr.close()
 
 
+@pytest.mark.alone
 def test_an_engine_that_hangs_or_is_gone_is_said_so_within_two_seconds() -> None:
     with RunningEngine() as engine, standing_alone(engine) as address:
         assert get(address, "/healthz") == (200, "ok\n")
@@ -51,8 +53,10 @@ def test_an_engine_that_hangs_or_is_gone_is_said_so_within_two_seconds() -> None
         assert scrape(address)["rlpx_up[]"] == 1
         engine.process.send_signal(signal.SIGSTOP)
         try:
-            assert get(address, "/healthz")[0] == 503
-            assert get(address, "/readyz")[0] == 503
+            for path in ("/healthz", "/readyz"):
+                asked_at = monotonic()
+                assert get(address, path)[0] == 503
+                assert monotonic() - asked_at < 2.0
             assert scrape(address)["rlpx_up[]"] == 0
         finally:
             engine.process.send_signal(signal.SIGCONT)
@@ -62,6 +66,7 @@ def test_an_engine_that_hangs_or_is_gone_is_said_so_within_two_seconds() -> None
         assert scrape(address)["rlpx_up[]"] == 0
 
 
+@pytest.mark.alone
 def test_a_worker_that_is_lost_makes_the_engine_unready_until_it_is_replaced() -> None:
     with watched() as (engine, address):
         assert get(address, "/readyz") == (200, "ok\n")
@@ -85,7 +90,7 @@ def test_killing_rlpx_watch_leaves_sessions_alone_and_it_comes_back() -> None:
             state = serving(engine, but=pid)
             pid = state["pid"]
             assert state["last_end"] == f"signal {number.value}"
-            assert get(address, "/healthz") == (200, "ok\n")
+            eventually(lambda: get(address, "/healthz") == (200, "ok\n"), "it serves again")
         assert [item["session"] for item in engine.call("sessions")["sessions"]] == [session["session"]]
 
 
@@ -117,7 +122,7 @@ def test_a_mistake_is_one_line_of_the_engine(flags: list[str], code: int, text: 
         env={**os.environ, "PYTHONPATH": IMPORT_PATH},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
         cwd=ROOT,
     )

@@ -16,7 +16,7 @@ import zmq.asyncio
 from rlpx.protocol.bus import results
 from rlpx.protocol.lifecycle import Direction, Stage
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 _NONE = results.DirectionCounts(0, 0)
 
 

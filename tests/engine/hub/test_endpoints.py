@@ -23,7 +23,7 @@ from rlpx.protocol.bus.endpoint import Endpoint
 from rlpx.protocol.bus.link import Limits, Link
 from rlpx.protocol.bus.zmtp import Kind
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 LIMITS = Limits(50, 1 << 20, 1 << 22, 1 << 24, zmtp.Limits(message_bytes=1 << 20))
 
 Socket = zmq.Socket[bytes]

@@ -23,7 +23,7 @@ BEGIN = Begin(
     Scenario("test", peers=6, processes=3), 7, 0, Chain("dev", 1, "00" * 32), b"\x01" * 64, Address("127.0.0.1", 1)
 )
 REPORT = Report(1, 1.0, {"dials": 3}, {}, {}, {}, 2, 0.1, 0.0, 0.0, 1)
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class FakeProcess:

@@ -19,7 +19,7 @@ from rlpx.engine.swarm import watch as swarm_watch
 from rlpx.engine.swarm.watch import Watch
 from tests.engine.answering import answering, result
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 PAGE_BYTES = resource.getpagesize()
 STATUS = {"pid": 10, "enode": "enode://ab@127.0.0.1:1", "workers": [{"worker": 0, "pid": 20}, {"worker": 1, "pid": 21}]}
 CLOSED = {"messages_in": 3, "messages_out": 4, "stage": "active", "ended_by": "peer", "reason": "too_many_peers"}
