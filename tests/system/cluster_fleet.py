@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import selectors
 import shutil
 import socket
@@ -24,7 +25,7 @@ import nats as nats_client
 
 from rlpx.engine.settings.chain import load_chain
 from rlpx.protocol.rlpx.crypto import PrivateKey
-from tests.system.harness import RunningEngine, eventually
+from tests.system.harness import IMPORT_PATH, RunningEngine, eventually
 from tests.system.peers import Peer
 
 SERVER: Final = Path(sys.executable).parent / "nats-server"
@@ -194,6 +195,23 @@ def member(nats: Nats, name: str, *flags: str, workers: int = 1) -> RunningEngin
     return RunningEngine(
         "--cluster", nats.url, "--cluster-name", "test", "--cluster-host", name, *flags, workers=workers, is_read=False
     )
+
+
+class SteppedClock:
+    """The wall clock of an engine and its workers: it is as many seconds off as the last step says."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock"
+        self.step(0)
+        path = os.pathsep.join((str(Path(__file__).parent / "stepped_clock"), IMPORT_PATH))
+        variables = (f"PYTHONPATH={path}", f"STEPPED_CLOCK={self._file}")
+        self.program = ("env", *variables, sys.executable, "-P", "-m", "rlpx.engine")
+
+    def step(self, off_s: int) -> None:
+        """Set the clock."""
+        new = self._file.with_suffix(".new")
+        new.write_text(str(off_s))
+        new.rename(self._file)
 
 
 @contextmanager

@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
-from typing import Any
 
 import pytest
 
 from rlpx.protocol.rlpx.crypto import PrivateKey
 from tests.system.cluster_fleet import Crowd, Lives, Nats, crowd, fleet
+from tests.system.cluster_visits import active, come_and_go, has_verdict, lived
 from tests.system.harness import RunningEngine, eventually
-from tests.system.peers import Peer
 
 # Each of two hosts leases ten places or more with its first session, and so has some for others while the store is away.
 LIMIT = 40
 LIMITS = ("--limits.max-active-inbound", str(LIMIT))
 # Servers that are back must find each other, choose leaders, and take what waited.
 BACK_SECONDS = 60.0
-
-
-def active(engines: list[RunningEngine]) -> int:
-    """The active sessions of all."""
-    return sum(engine.counts()[2] for engine in engines)
-
-
-def has_verdict(peer: Peer) -> bool:
-    """Whether a peer is let in or refused."""
-    return peer.session.stage == "active" or peer.session.is_closed
-
-
-def come_and_go(peers: Crowd, engines: list[RunningEngine], seconds: float) -> None:
-    """For so long a peer comes to one host after the other, is let in, and leaves."""
-    ends_at = monotonic() + seconds
-    while monotonic() < ends_at:
-        for engine in engines:
-            before = engine.counts()[2]
-            peer = peers.connect(engine)
-            eventually(lambda: has_verdict(peer), "a verdict")  # noqa: B023 - asked in this turn only
-            assert peer.session.stage == "active", engine.call("history", limit=1)
-            eventually(lambda: engine.counts()[2] == before + 1, "its session is active")  # noqa: B023 - see above
-            peers.leave(peer)
-            eventually(lambda: engine.counts()[2] == before, "it has left")  # noqa: B023 - see above
 
 
 def crowd_in(peers: Crowd, engines: list[RunningEngine]) -> None:
@@ -54,23 +28,6 @@ def crowd_in(peers: Crowd, engines: list[RunningEngine]) -> None:
         if not peer.session.is_closed:
             peers.leave(peer)
     eventually(lambda: [engine.counts()[2] for engine in engines] == before, "they have left")
-
-
-def lived(engines: dict[str, RunningEngine]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """The sessions that were ever active, as the hosts tell it, and those that have ended."""
-    there = {(name, shown["session"]) for name, engine in engines.items() for shown in sessions(engine)}
-    ended = {
-        (name, shown["session"])
-        for name, engine in engines.items()
-        for shown in engine.call("history", limit=1000)
-        if shown["stage"] == "active"
-    }
-    return sorted(there | ended), sorted(ended)
-
-
-def sessions(engine: RunningEngine) -> list[dict[str, Any]]:
-    """The active sessions of a host."""
-    return list(engine.call("sessions", phase="active")["sessions"])
 
 
 def outage(killed: int, act: Callable[[Crowd, list[RunningEngine]], None], and_then: Callable[..., None]) -> None:

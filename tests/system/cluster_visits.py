@@ -1,0 +1,51 @@
+"""Peers that come to the hosts of a fleet and go, and what the hosts tell of their sessions."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from tests.system.cluster_fleet import Crowd
+from tests.system.harness import RunningEngine, eventually
+from tests.system.peers import Peer
+
+
+def active(engines: list[RunningEngine]) -> int:
+    """The active sessions of all."""
+    return sum(engine.counts()[2] for engine in engines)
+
+
+def has_verdict(peer: Peer) -> bool:
+    """Whether a peer is let in or refused."""
+    return peer.session.stage == "active" or peer.session.is_closed
+
+
+def come_and_go(peers: Crowd, engines: list[RunningEngine], seconds: float) -> None:
+    """For so long a peer comes to one host after the other, is let in, and leaves."""
+    ends_at = monotonic() + seconds
+    while monotonic() < ends_at:
+        for engine in engines:
+            before = engine.counts()[2]
+            peer = peers.connect(engine)
+            eventually(lambda: has_verdict(peer), "a verdict")  # noqa: B023 - asked in this turn only
+            assert peer.session.stage == "active", engine.call("history", limit=1)
+            eventually(lambda: engine.counts()[2] == before + 1, "its session is active")  # noqa: B023 - see above
+            peers.leave(peer)
+            eventually(lambda: engine.counts()[2] == before, "it has left")  # noqa: B023 - see above
+
+
+def lived(engines: dict[str, RunningEngine]) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """The sessions that were ever active, as the hosts tell it, and those that have ended."""
+    there = {(name, shown["session"]) for name, engine in engines.items() for shown in sessions(engine)}
+    ended = {
+        (name, shown["session"])
+        for name, engine in engines.items()
+        for shown in engine.call("history", limit=1000)
+        if shown["stage"] == "active"
+    }
+    return sorted(there | ended), sorted(ended)
+
+
+def sessions(engine: RunningEngine) -> list[dict[str, Any]]:
+    """The active sessions of a host."""
+    return list(engine.call("sessions", phase="active")["sessions"])
