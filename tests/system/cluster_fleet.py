@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import selectors
 import shutil
 import socket
@@ -25,7 +24,7 @@ import nats as nats_client
 
 from rlpx.engine.settings.chain import load_chain
 from rlpx.protocol.rlpx.crypto import PrivateKey
-from tests.system.harness import IMPORT_PATH, RunningEngine, eventually
+from tests.system.harness import ROOT, RunningEngine, eventually
 from tests.system.peers import Peer
 
 SERVER: Final = Path(sys.executable).parent / "nats-server"
@@ -203,8 +202,12 @@ class SteppedClock:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "clock"
         self.step(0)
-        path = os.pathsep.join((str(Path(__file__).parent / "stepped_clock"), IMPORT_PATH))
-        variables = (f"PYTHONPATH={path}", f"STEPPED_CLOCK={self._file}")
+        # The folder from which an engine imports its packages is the one from which its workers do.
+        house = folder / "house"
+        house.mkdir()
+        (house / "rlpx").symlink_to(ROOT / ".venv" / "house" / "rlpx")
+        (house / "sitecustomize.py").symlink_to(Path(__file__).parent / "stepped_clock" / "sitecustomize.py")
+        variables = (f"PYTHONPATH={house}", f"STEPPED_CLOCK={self._file}")
         self.program = ("env", *variables, sys.executable, "-P", "-m", "rlpx.engine")
 
     def step(self, off_s: int) -> None:

@@ -17,19 +17,27 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import nats as nats_client
 
 from rlpx.protocol.rlpx.crypto import PrivateKey
-from tests.system.cluster_fleet import Crowd, Lives, Nats, Proxy, crowd
+from tests.system.cluster_fleet import Crowd, Lives, Nats, Proxy, SteppedClock, crowd
 from tests.system.harness import RunningEngine, eventually
 
 LIMIT: Final = 12
 HOSTS: Final = ("a", "b", "c")
 PEERS: Final = 18
+HOUR_SECONDS: Final = 3600
 # After the last fault everything is in order within this time.
 SETTLE_SECONDS: Final = 60.0
+
+
+class Mend(NamedTuple):
+    """How a fault is mended, and in which turn."""
+
+    turn: int
+    act: Callable[[], None]
 
 
 class Fleet:
@@ -40,7 +48,10 @@ class Fleet:
         self.nats = stack.enter_context(Nats(3))
         self._stack = stack
         self.proxies = {name: stack.enter_context(Proxy(port)) for name, port in zip(HOSTS, self.nats.ports, strict=True)}
-        self._folders = {name: Path(tempfile.mkdtemp(prefix=f"rlpx-{name}-")) for name in HOSTS}
+        self._folders = {name: self._folder(name) for name in HOSTS}
+        self._clocks = {name: SteppedClock(self._folder(name)) for name in HOSTS}
+        # Half of the seeds have hosts of two workers.
+        self._workers = 1 + seed % 2
         self.hosts: dict[str, RunningEngine] = {}
         for name in HOSTS:
             self.start(name)
@@ -48,6 +59,9 @@ class Fleet:
         self.keys = [PrivateKey(bytes([number]) * 32) for number in range(1, PEERS + 1)]
         self.log: list[str] = []
         stack.callback(self._end)
+
+    def _folder(self, name: str) -> Path:
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=f"rlpx-{name}-")))
 
     def start(self, name: str) -> None:
         """Start a host; it has its own server first and the others behind it, all by ways that can be cut."""
@@ -62,7 +76,8 @@ class Fleet:
             "--limits.max-active-inbound",
             str(LIMIT),
         )
-        self.hosts[name] = RunningEngine(*flags, workers=1, run_dir=self._folders[name], is_read=False)
+        folder, program = self._folders[name], self._clocks[name].program
+        self.hosts[name] = RunningEngine(*flags, workers=self._workers, run_dir=folder, program=program, is_read=False)
 
     def kill(self, name: str) -> None:
         """kill -9 of a host and its workers."""
@@ -71,6 +86,12 @@ class Fleet:
         engine.process.kill()
         with suppress(AssertionError):
             engine.__exit__(None, None, None)
+
+    def end(self, name: str) -> None:
+        """A host ends in good order."""
+        engine = self.hosts.pop(name)
+        engine.process.send_signal(signal.SIGCONT)
+        engine.__exit__(None, None, None)
 
     def _end(self) -> None:
         for name in list(self.hosts):
@@ -91,38 +112,67 @@ class Fleet:
             with suppress(OSError):
                 self.peers.connect(self.random.choice(list(self.hosts.values())), key)
 
-    def fault(self) -> Callable[[], None] | None:
+    def fault(self) -> Mend | None:
         """Something fails; returns how it is mended."""
-        kind = self.random.choice(["kill host", "stop host", "cut", "kill server", "kill all servers"])
-        name, index = self.random.choice(HOSTS), self.random.randrange(3)
-        self.log.append(f"{kind} {name} {index}")
-        if kind == "kill host" and name in self.hosts:
-            self.kill(name)
-            return lambda: self.start(name)
-        if kind == "stop host" and name in self.hosts:
+        faults = (self._of_host, self._of_host, self._of_servers, self._of_network)
+        name = self.random.choice(HOSTS)
+        return self.random.choice(faults)(name)
+
+    def _of_host(self, name: str) -> Mend | None:
+        kind = self.random.choice(["kill", "end", "stop"])
+        if name not in self.hosts:
+            return None
+        self.log.append(f"{kind} host {name}")
+        if kind == "stop":
             process = self.hosts[name].process
-            os.kill(process.pid, signal.SIGSTOP)
-            return lambda: os.kill(process.pid, signal.SIGCONT)
-        if kind == "cut":
-            self.proxies[name].cut()
-            return self.proxies[name].heal
-        if kind == "kill server":
+            process.send_signal(signal.SIGSTOP)
+            return Mend(1, lambda: process.send_signal(signal.SIGCONT))
+        (self.kill if kind == "kill" else self.end)(name)
+        return Mend(2, lambda: self.start(name))
+
+    def _of_servers(self, _name: str) -> Mend | None:
+        living = [index for index, process in enumerate(self.nats.processes) if process.poll() is None]
+        killed = self.random.sample(living, self.random.randint(min(1, len(living)), len(living)))
+        self.log.append(f"kill servers {killed}")
+        for index in killed:
             self.nats.kill(index)
-            return lambda: self.nats.start(index)
-        if kind == "kill all servers":
-            self.nats.kill_all()
-            return self.nats.start_all
-        return None
+
+        def start() -> None:
+            for index in killed:
+                self.nats.start(index)
+
+        return Mend(0, start)
+
+    def _of_network(self, name: str) -> Mend | None:
+        if self.random.random() < 0.5:
+            off_s = self.random.choice([-HOUR_SECONDS, HOUR_SECONDS])
+            self.log.append(f"clock of {name} {off_s} s off")
+            self._clocks[name].step(off_s)
+            return Mend(1, lambda: self._clocks[name].step(0))
+        self.log.append(f"cut {name}")
+        self.proxies[name].cut()
+        return Mend(1, self.proxies[name].heal)
 
     def run(self, seconds: float) -> None:
-        """Visits all the time, and one fault after another, each mended before the next."""
+        """Visits all the time, and one fault after another. Some begin before the last one is mended."""
         ends_at = monotonic() + seconds
+        mends: list[Mend] = []
         while monotonic() < ends_at:
             self._visit_for(self.random.uniform(0.5, 3.0))
             mend = self.fault()
-            self._visit_for(self.random.choice([self.random.uniform(0.2, 3.0), self.random.uniform(10.0, 20.0)]))
             if mend is not None:
-                mend()
+                mends.append(mend)
+            self._visit_for(self.random.choice([self.random.uniform(0.2, 3.0), self.random.uniform(10.0, 20.0)]))
+            if self.random.random() < 0.7:
+                self._mend(mends)
+        self._mend(mends)
+
+    def _mend(self, mends: list[Mend]) -> None:
+        """Servers before hosts, which need them at their start."""
+        for mend in sorted(mends, key=lambda mend: mend.turn):
+            mend.act()
+        mends.clear()
+        self.log.append("mended")
 
     def _visit_for(self, seconds: float) -> None:
         ends_at = monotonic() + seconds
