@@ -269,12 +269,13 @@ export class Overview {
     setText(this.membership, `Host ${fleet.host} of ${fleet.name}: ${states[fleet.state]}`);
     this.membership.classList.toggle("bad", fleet.state !== "member");
     const places = Object.entries(fleet.places).map(
-      ([way, { leased, used, elsewhere }]) => `${way}: ${format.count(used)} of ${format.count(leased)} leased places used, ${format.count(elsewhere)} are nobody's`,
+      ([way, { leased, used, elsewhere }]) => `${way}: ${format.count(used)} of ${format.count(leased)} leased places used, ${format.count(elsewhere)} leased by no host`,
     );
     const pending = `claims: ${format.count(claims.held)} held, ${format.count(claims.in_progress)} in progress, ${format.count(claims.unsettled)} unsettled`;
     setText(this.places, [...places, pending].join(" · "));
-    const waits = `${format.count(fleet.waiting_events)} events and ${format.bytes(fleet.spooled_bytes)} on disk wait to be published`;
-    setText(this.unpublished, fleet.lost_events ? `${waits}, ${format.count(fleet.lost_events)} are lost` : waits);
+    const waiting = `${format.count(fleet.waiting_events)} events and ${format.bytes(fleet.spooled_bytes)} on disk wait to be published`;
+    const unpublished = fleet.waiting_events + fleet.spooled_bytes > 0 ? waiting : "All events are published";
+    setText(this.unpublished, fleet.lost_events ? `${unpublished}, ${format.count(fleet.lost_events)} are lost` : unpublished);
   }
 
   showNotices({ notices, counts }) {
