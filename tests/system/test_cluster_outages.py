@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +85,42 @@ def test_sessions_survive_a_minute_without_servers_and_of_two_with_one_peer_the_
         eventually(lambda: [engine.counts()[2] for engine in engines] == [4, 3], "the younger session ends", BACK_SECONDS)
 
     outage(3, act, settle)
+
+
+@pytest.mark.long
+def test_what_a_host_that_is_killed_had_to_say_is_published_by_its_next_start(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir(mode=0o700)
+
+    def started(nats: Nats) -> RunningEngine:
+        flags = ("--cluster", nats.url, "--cluster-name", "test", "--cluster-host", "a")
+        return RunningEngine(*flags, workers=1, run_dir=run_dir, is_read=False)
+
+    with Nats() as nats, crowd() as peers:
+        killed = started(nats)
+        try:
+            peers.connect(killed)
+            eventually(lambda: active([killed]) == 1, "a session")
+            nats.kill_all()
+            come_and_go(peers, [killed], 1.0)
+            established, ended = lived({"a": killed})
+            # The last event of all is the end of the last session.
+            last = f'"session":{ended[-1][1]},'.encode()
+            spool = run_dir / "lifecycle-test.spool"
+
+            def waits() -> bool:
+                lines = spool.read_bytes().splitlines() if spool.exists() else []
+                return any(b"session.closed" in line and last in line for line in lines)
+
+            eventually(waits, "what NATS has not confirmed is in the file")
+        finally:
+            killed.process.kill()
+            killed.__exit__(None, None, None)
+        nats.start_all()
+        with started(nats):
+            eventually(lambda: [event["topic"] for event in Lives(nats).events].count("engine.started") == 2, "all is told")
+            lives = Lives(nats)
+            assert (lives.names("established"), lives.names("closed")) == (established, ended)
+            assert len(lives.events) == len({event["id"] for event in lives.events})
+            # The one that was active is over with the run that it was part of.
+            assert lives.alive() == set()
