@@ -82,11 +82,12 @@ class Figures:
     def status(self, now: float) -> FleetStatus:
         """The membership at a glance."""
         self.look(now)
-        lives, away_since = self.lives, self._away_since
+        lives, away_since, state = self.lives, self._away_since, self._state(now)
         return FleetStatus(
             name=self._fleet,
             host=self._member.setup.me.host,
-            state=self._state(now),
+            state=state,
+            lets_in=state == "member" or (state == "away" and self._member.setup.lets_in),
             away_ms=None if away_since is None else int((now - away_since) * 1000),
             hosts=self._hosts(now),
             places=self._places(),

@@ -17,6 +17,13 @@ from rlpx.protocol.bus.results import StatusResult, WorkerStatus
 SILENT_MS: Final = 3000
 
 
+# Why a host of a fleet lets nobody in.
+_NOT_LET_IN: Final = {
+    "away": "NATS does not answer, and cluster_when_away is closed",
+    "doubtful": "other hosts of the fleet may have given this one up",
+}
+
+
 class Health(msgspec.Struct, frozen=True):
     """The answer to a health check. `reasons` says why it is not `ok`; it is empty otherwise."""
 
@@ -60,6 +67,8 @@ def unready(status: StatusResult, metrics: MetricsResult) -> list[str]:
         reasons.append("there is no worker")
     if not status.has_descriptors:
         reasons.append("the engine is almost out of file descriptors")
+    if status.fleet is not None and not status.fleet.lets_in:
+        reasons.append(_NOT_LET_IN[status.fleet.state])
     return reasons
 
 

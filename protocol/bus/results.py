@@ -265,13 +265,14 @@ class FleetStatus(Struct, frozen=True):
     """A host as a member of its fleet. `hosts` are those alive as it sees them, itself included.
 
     `state`: `away` while NATS does not answer, for `away_ms` so far; `doubtful` while it answers, but other hosts may have
-    given this one up, so that it lets nobody in. `waiting_events` of sessions' lives are not in the fleet's stream yet,
-    nor are `spooled_bytes` of them in a file; `lost_events` did not fit there.
+    given this one up. `lets_in`: whether sessions may begin now. `waiting_events` of sessions' lives are not in the fleet's
+    stream yet, nor are `spooled_bytes` of them in a file; `lost_events` did not fit there.
     """
 
     name: str
     host: str
     state: Literal["member", "doubtful", "away"]
+    lets_in: bool
     away_ms: int | None
     hosts: list[str]
     places: dict[Direction, PlacesCount]

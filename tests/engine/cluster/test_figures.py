@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from rlpx.engine.cluster.figures import Figures
 from rlpx.protocol.bus.metrics import ClaimsCount, PlacesCount
 from rlpx.protocol.lifecycle import Direction
@@ -42,6 +44,17 @@ def test_the_time_without_nats_is_from_the_first_look_until_it_answers() -> None
     assert (status.state, status.away_ms, shown.metrics(table.now).is_member) == ("doubtful", None, False)
     table.settle()
     assert shown.status(table.now).state == "member"
+
+
+@pytest.mark.parametrize("lets_in", [True, False])
+def test_a_host_lets_peers_in_while_it_is_a_member_and_without_nats_if_the_user_wants_that(lets_in: bool) -> None:  # noqa: FBT001 - a case of the test
+    table = Table(lets_in=lets_in).joined()
+    assert figures(table).status(table.now).lets_in
+    table.disconnect()
+    assert figures(table).status(table.now).lets_in == lets_in
+    table.pass_time(20, answers=False)
+    table.connect()
+    assert not figures(table).status(table.now).lets_in
 
 
 def test_a_claim_lasts_until_the_verdict_and_counts_only_then() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
 from rlpx.engine.client.presence import EngineError, EngineUnavailableError
 from rlpx.engine.watch.health import unready
+from rlpx.protocol.bus.metrics import ClaimsCount
+from rlpx.protocol.bus.results import FleetStatus
 from tests.engine.hub.test_arguments import STATUS
 from tests.engine.watch.fake_link import FakeLink, served
 from tests.metrics_sample import METRICS, WORKER
@@ -79,3 +81,21 @@ def test_a_worker_that_leaves_need_not_be_up() -> None:
         replace(worker, worker=2, ready=False, joining=True),
     ]
     assert unready(replace(STATUS, workers=workers), METRICS) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "lets_in", "reasons"),
+    [
+        ("member", True, []),
+        ("away", True, []),
+        ("away", False, ["NATS does not answer, and cluster_when_away is closed"]),
+        ("doubtful", False, ["other hosts of the fleet may have given this one up"]),
+    ],
+)
+def test_a_host_of_a_fleet_is_ready_if_it_lets_peers_in(
+    state: Literal["member", "doubtful", "away"],
+    lets_in: bool,  # noqa: FBT001 - a case of the test
+    reasons: list[str],
+) -> None:
+    fleet = FleetStatus("monitors", "a", state, lets_in, None, ["a"], {}, ClaimsCount(0, 0, 0), 0, 0, 0)
+    assert unready(replace(STATUS, fleet=fleet), METRICS) == reasons
