@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog.testing
 
-from rlpx.engine.process.signals import HANDLED, Signals
+from rlpx.engine.process.signals import HANDLED, Paced, Signals
 from tests.engine.fake_worker import until
 
 
@@ -71,3 +71,19 @@ async def test_a_signal_that_came_early_is_delivered_and_one_that_comes_late_wai
     await asyncio.sleep(0.01)
     assert program.calls == ["reload"]
     assert signal.SIGTERM in signal.sigpending()
+
+
+@pytest.mark.loop("virtual")
+async def test_signals_without_end_are_acted_on_five_times_a_second_and_the_last_one_is_not_missed() -> None:
+    acted_at: list[float] = []
+    loop = asyncio.get_running_loop()
+    act = Paced(lambda: acted_at.append(loop.time()))
+    began_at = loop.time()
+    for _ in range(950):
+        act()
+        await asyncio.sleep(0.001)
+    assert len(acted_at) == 5
+    await asyncio.sleep(1.0)
+    assert [round(at - began_at, 3) for at in acted_at] == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    act()
+    assert len(acted_at) == 7
