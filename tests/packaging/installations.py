@@ -29,7 +29,7 @@ CLONED: Final = (
     "workers",
 )
 # The packages are downloaded, as is what builds a wheel.
-INSTALL_SECONDS: Final = 150
+INSTALL_SECONDS: Final = 500
 
 
 def run(*command: str | Path, folder: Path, code: int = 0, **variables: str) -> str:

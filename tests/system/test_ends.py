@@ -60,8 +60,7 @@ def test_no_goodbye_of_a_peer_is_lost_though_writes_to_it_fail() -> None:
     with RunningEngine(workers=2) as engine, ThreadPoolExecutor(4) as pool:
         log = engine.log("session.closed")
         for _ in range(ROUNDS):
-            peers = [Peer(engine.address, engine.node_id, CHAIN) for _ in range(LEAVING)]
-            list(pool.map(Peer.establish, peers))
+            peers = list(pool.map(lambda _: Peer(engine.address, engine.node_id, CHAIN).establish(), range(LEAVING)))
             with broadcasting(engine):
                 for peer in peers:
                     leave(peer)

@@ -28,7 +28,7 @@ FUZZ: Final = ROOT / "tests" / "fuzz" / "requirements.lock"
 # The fuzzer has wheels for this kind of machine only.
 ALL_TESTS: Final = (TESTS, FUZZ) if platform.machine() == "x86_64" else (TESTS,)
 # A slow index or cache is not a fault of the lock.
-PIP_SECONDS: Final = 170
+PIP_SECONDS: Final = 500
 
 
 def _candidates() -> Iterator[Path]:

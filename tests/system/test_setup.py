@@ -68,7 +68,7 @@ class Clone:
     def set_up(self, *arguments: str, **more: str) -> tuple[int, list[str]]:
         """Run the set-up; returns its exit code and its lines."""
         process = self.start(*arguments, **more)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=500)
         assert out == (f"{self.root}\n" if process.returncode == 0 else "")
         return process.returncode, err.splitlines()
 
@@ -163,7 +163,7 @@ def test_the_environment_of_the_user_changes_nothing(clone: Clone, tmp_path: Pat
     del clone.environment["PYTHON"]
     misleading["PATH"] = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     done = subprocess.run(
-        [link], env={**clone.environment, **misleading}, capture_output=True, text=True, timeout=120, check=False
+        [link], env={**clone.environment, **misleading}, capture_output=True, text=True, timeout=500, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"{clone.root}\n"), done.stderr
     assert clone.holds("first")
@@ -263,7 +263,7 @@ def read_only(clone: Clone) -> None:
             env=clone.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,
             check=False,
             user=65534,
             group=65534,
@@ -331,7 +331,7 @@ def test_two_at_once_make_it_once(clone: Clone) -> None:
     first = clone.start(CC="true")
     eventually((clone.root / ".venv" / "pyvenv.cfg").exists, "the first has begun")
     second = clone.start(CC="true")
-    said = [process.communicate(timeout=120)[1].splitlines() for process in (first, second)]
+    said = [process.communicate(timeout=500)[1].splitlines() for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0]
     assert said[0][:3] == steps(clone)
     assert said[1] == [f"bin/setup: another set-up is working on {clone.root}/.venv: waiting for it"]

@@ -35,7 +35,7 @@ QUITTING = DisconnectReason.CLIENT_QUITTING
 DRAIN = control.Drain(QUITTING, "the engine is shutting down")
 TRANSACTIONS, GET_BLOCK_HEADERS, BLOCK_HEADERS, GET_BLOCK_BODIES = 2, 3, 4, 5
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 # Long enough that no goodbye times out while a test looks at it, short enough to wait for.
 GOODBYE_SECONDS = 0.3
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 import zmq
 
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 60.0
 
 
 class Program:
