@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rlpx.engine.client.fleet import Fleet, Host
     from rlpx.engine.client.fleet_feed import FleetFeed
     from rlpx.engine.client.fleet_items import FleetItem, HostEvent, HostGap, HostLost, HostSnapshot
+    from rlpx.engine.client.fleet_responding import FleetResponder
     from rlpx.engine.client.forms import AnnouncedHashes, Announcement, PooledTransaction, encode_for
     from rlpx.engine.client.responding import Request, Responder
     from rlpx.engine.client.typed_requests import Peer
@@ -73,6 +74,7 @@ __all__ = [
     "Fleet",
     "FleetFeed",
     "FleetItem",
+    "FleetResponder",
     "Gap",
     "Host",
     "HostEvent",
@@ -117,6 +119,7 @@ if not TYPE_CHECKING:
         "fleet": ("Fleet", "Host"),
         "fleet_feed": ("FleetFeed",),
         "fleet_items": ("FleetItem", "HostEvent", "HostGap", "HostLost", "HostSnapshot"),
+        "fleet_responding": ("FleetResponder",),
         "forms": ("AnnouncedHashes", "Announcement", "PooledTransaction", "encode_for"),
         "responding": ("Request", "Responder"),
         "typed_requests": ("Peer",),

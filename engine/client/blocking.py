@@ -26,6 +26,7 @@ from rlpx.protocol.bus.results import BroadcastResult
 
 if TYPE_CHECKING:
     from rlpx.engine.client.blocking_peer import BlockingPeer
+    from rlpx.engine.client.fleet_responding import FleetResponder
     from rlpx.engine.client.forms import Sendable
     from rlpx.engine.client.typed_requests import Peer
 
@@ -233,7 +234,7 @@ class BlockingFeed(BlockingItems[FeedItem]):
 class BlockingResponder:
     """See `Responder`. It answers in the background, with handlers in `threads`."""
 
-    def __init__(self, responder: Responder, wait: Wait, threads: HandlerThreads) -> None:
+    def __init__(self, responder: Responder | FleetResponder, wait: Wait, threads: HandlerThreads) -> None:
         self._responder = responder
         self._wait = wait
         self._threads = threads
@@ -259,7 +260,7 @@ class BlockingResponder:
         self._threads.close()
 
 
-async def _closed(responder: Responder) -> None:
+async def _closed(responder: Responder | FleetResponder) -> None:
     responder.close()
 
 

@@ -7,16 +7,18 @@ with connect("nats://10.0.0.1,10.0.0.2", cluster="monitors") as fleet:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
-from rlpx.engine.client.blocking import BlockingItems, LoopThread, Wait
+from rlpx.engine.client.blocking import BlockingItems, BlockingResponder, HandlerThreads, LoopThread, Wait
 from rlpx.engine.client.by_host import ByHost
 from rlpx.engine.client.commands import BlockingCommands, BlockingFleetCommands
 from rlpx.engine.client.fleet import Fleet, Host
 from rlpx.engine.client.fleet_feed import FleetFeed
 from rlpx.engine.client.fleet_items import FleetFeedOptions, FleetItem, fleet_opening
 from rlpx.engine.client.fleet_link import FleetPlace
+from rlpx.engine.client.fleet_responding import FleetResponder
+from rlpx.engine.client.responding import Request, Response
 from rlpx.protocol.bus.results import BroadcastResult
 from rlpx.protocol.cluster.records import Heartbeat
 
@@ -79,6 +81,7 @@ class BlockingFleet(BlockingFleetCommands):
             raise
         self.name = fleet.name
         self._fleet: Fleet = fleet
+        self._handlers: list[HandlerThreads] = []
 
     def hosts(self) -> dict[str, Heartbeat]:
         """See `Fleet.hosts`."""
@@ -111,6 +114,24 @@ class BlockingFleet(BlockingFleetCommands):
 
         return BlockingFleetFeed(self._wait(made()), self._thread.wait)
 
+    def respond(
+        self, topics: str | Iterable[str], handler: Callable[[Request], Response], *, at_a_time: int = 64
+    ) -> BlockingResponder:
+        """See `Fleet.respond`. It answers in the background; handlers run in threads of their own, up to `at_a_time`."""
+        threads = HandlerThreads(at_a_time)
+
+        async def threaded(request: Request) -> Response:
+            return await threads.run(handler, request)
+
+        async def made() -> FleetResponder:
+            responder = self._fleet.respond(topics, threaded, at_a_time=at_a_time)
+            await responder.registered()
+            return responder
+
+        responder = BlockingResponder(self._wait(made()), self._thread.wait, threads)
+        self._handlers.append(threads)
+        return responder
+
     def publish(  # noqa: PLR0913 - as the other face
         self,
         message: Sendable,
@@ -129,6 +150,8 @@ class BlockingFleet(BlockingFleetCommands):
     def close(self) -> None:
         """Close the connection and all feeds, and end the thread; a second time is harmless."""
         self._thread.close(self._fleet.close())
+        for threads in self._handlers:
+            threads.close()
 
     def _wait(self, called: Coroutine[Any, Any, T]) -> T:
         return self._thread.wait(called)

@@ -21,7 +21,9 @@ from rlpx.engine.client.errors import NoSuchSessionError, own_error
 from rlpx.engine.client.fleet_feed import SNAPSHOT_SECONDS, FleetFeed
 from rlpx.engine.client.fleet_items import FleetFeedOptions, FleetOpening, fleet_opening
 from rlpx.engine.client.fleet_link import FleetLink, FleetPlace
+from rlpx.engine.client.fleet_responding import FleetResponder
 from rlpx.engine.client.presence import EngineError, EngineUnavailableError
+from rlpx.engine.client.responding import Handler, requests_of
 from rlpx.engine.client.routes import Routes, audience
 from rlpx.protocol.bus.results import BroadcastResult, SessionObject
 from rlpx.protocol.cluster.addressing import dialler
@@ -93,6 +95,7 @@ class Fleet(FleetCommands):
         self._link = link
         self._hosts: dict[str, Host] = {}
         self._feeds: WeakSet[FleetFeed] = WeakSet()
+        self._responders: WeakSet[FleetResponder] = WeakSet()
 
     @classmethod
     async def opened(cls, place: FleetPlace) -> Self:
@@ -149,6 +152,15 @@ class Fleet(FleetCommands):
         self._feeds.add(feed)
         return feed
 
+    def respond(self, topics: str | Iterable[str], handler: Handler, *, at_a_time: int = 64) -> FleetResponder:
+        """Answer peers' requests of these topics at all hosts, as `Engine.respond` does, until it or the fleet is closed.
+
+        Programs that serve the same topic share its requests. An answer must fit into a message of NATS.
+        """
+        responder = FleetResponder(self._link, tuple(dict.fromkeys(requests_of(topics))), handler, at_a_time)
+        self._responders.add(responder)
+        return responder
+
     async def publish(  # noqa: PLR0913 - options by keyword, which editors complete
         self,
         message: Sendable,
@@ -173,7 +185,9 @@ class Fleet(FleetCommands):
         )
 
     async def close(self) -> None:
-        """Close the connection, and all feeds. Calls under way fail."""
+        """Close the connection, all feeds and all responders. Calls under way fail."""
+        for responder in list(self._responders):
+            responder.close()
         for feed in list(self._feeds):
             await feed.close()
         await self._link.close()

@@ -23,12 +23,21 @@ from rlpx.engine.client.errors import EngineSilentError, own_error
 from rlpx.engine.client.fleet_hosts import hosts_of
 from rlpx.engine.client.nats_servers import NatsUnavailableError, Servers, connect
 from rlpx.engine.client.presence import EngineError, EngineForbiddenError, EngineUnavailableError
-from rlpx.protocol.cluster.addressing import CALL, CANCEL, PAYLOAD_BYTES, command_subject, server_urls, without_password
+from rlpx.protocol.cluster.addressing import (
+    CALL,
+    CANCEL,
+    HEADER_BYTES,
+    PAYLOAD_BYTES,
+    command_subject,
+    server_urls,
+    without_password,
+)
 from rlpx.protocol.cluster.records import Heartbeat
 from rlpx.protocol.errors import ErrorName
 
 # A host carries out 64 requests of the fleet at a time and refuses more; so many are a program's own.
 CALLS_IN_FLIGHT: Final = 32
+_TOO_LARGE: Final = "the command is larger than a message that NATS carries"
 
 
 class FleetPlace(msgspec.Struct, frozen=True):
@@ -98,6 +107,8 @@ class FleetLink:
         headers = {CALL: name}
         if payload is not None:
             headers[PAYLOAD_BYTES] = str(len(payload))
+        if len(body) + len(payload or b"") > self.client.max_payload - HEADER_BYTES:
+            raise own_error(ErrorName.REFUSED, _TOO_LARGE)
         room = self._rooms.setdefault(host, asyncio.Semaphore(CALLS_IN_FLIGHT))
         try:
             async with asyncio.timeout(within), room:
@@ -107,7 +118,7 @@ class FleetLink:
         except nats.errors.NoRespondersError as error:
             raise EngineUnavailableError(f"no host {host} of the fleet {self.place.name} is there") from error
         except nats.errors.MaxPayloadError as error:
-            raise own_error(ErrorName.REFUSED, "the command is larger than a message that NATS carries") from error
+            raise own_error(ErrorName.REFUSED, _TOO_LARGE) from error
         except asyncio.CancelledError:
             await self._cancel(subject, name)
             raise

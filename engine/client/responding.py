@@ -210,17 +210,7 @@ class Responding:
         answer: bytes | None = None
         try:
             async with responder.room:
-                response = responder.handler(request)
-                if inspect.isawaitable(response):
-                    response = await response
-            encoded = _encoded(request, response)
-            check_sizes(b"", encoded or b"")
-            answer = encoded
-        except PeerError:
-            pass  # a peer's malformed request gets the empty answer
-        except Exception as error:  # noqa: BLE001 - a fault of the program, which the loop reports
-            context = {"message": f"the handler of {request.topic} failed", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
+                answer = await answer_of(responder.handler, request)
         finally:
             # In any case: a request that is never answered keeps its place at the worker.
             responder.answered += 1
@@ -229,6 +219,23 @@ class Responding:
     def _answer(self, link: WorkerLink, token: int, answer: bytes | None) -> None:
         with suppress(EngineUnavailableError):  # the worker has ended, and its sessions with it
             link.send({"token": token}, *([] if answer is None else [answer]))
+
+
+async def answer_of(handler: Handler, request: Request) -> bytes | None:
+    """What a handler answers, as a payload. A fault of the program goes to the loop, and the peer gets the empty answer."""
+    try:
+        response = handler(request)
+        if inspect.isawaitable(response):
+            response = await response
+        encoded = _encoded(request, response)
+        check_sizes(b"", encoded or b"")
+    except PeerError:
+        return None  # a peer's malformed request gets the empty answer
+    except Exception as error:  # noqa: BLE001 - a fault of the program, which the loop reports
+        context = {"message": f"the handler of {request.topic} failed", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
+        return None
+    return encoded
 
 
 def requests_of(topics: str | Iterable[str]) -> list[str]:

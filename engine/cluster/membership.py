@@ -26,7 +26,9 @@ from rlpx.engine.client.nats_servers import RETRY_SECONDS, NatsUnavailableError,
 from rlpx.engine.cluster.figures import Figures
 from rlpx.engine.cluster.kv import KvStore
 from rlpx.engine.cluster.lifecycle import LifecycleStream, Spool
+from rlpx.engine.cluster.own_engine import OwnEngine
 from rlpx.engine.cluster.pages import read_page
+from rlpx.engine.cluster.questions import Questions
 from rlpx.engine.cluster.service import CommandService
 from rlpx.engine.cluster.shared import SHARED, SharedCommands
 from rlpx.engine.cluster.traffic import Traffic
@@ -154,7 +156,9 @@ class ClusterMembership:
         self._shared: SharedCommands | None = None
         self._service: CommandService | None = None
         self._lives: LifecycleStream | None = None
+        self._own_engine: OwnEngine | None = None
         self._traffic: Traffic | None = None
+        self._questions: Questions | None = None
         self._joined = asyncio.Event()
         self._name_is_taken = False
         self._is_draining = False
@@ -212,9 +216,12 @@ class ClusterMembership:
         await _prepare(lambda: lives.start(self._parts.events, servers))
         self._service = CommandService(self.client, name, self.host, registry)
         await _prepare(self._service.start)
-        control = self._parts.run_dir.endpoint("control")
-        self._traffic = traffic = Traffic(self.client, (name, self.host), self._parts.events, control)
+        self._own_engine = OwnEngine(self._parts.run_dir.endpoint("control"))
+        self._traffic = traffic = Traffic(self.client, (name, self.host), self._parts.events, self._own_engine)
         await _prepare(traffic.start)
+        answer_seconds = self._parts.settings.responders.answer_s
+        self._questions = Questions(self.client, (name, self.host), self._own_engine, answer_seconds)
+        await _prepare(self._questions.start)
         self._figures.lives, self._figures.outlet = lives, traffic.outlet
         registry.on_done = self._shared.on_done
         log.info("joined the fleet", fleet=name, host=self.host)
@@ -255,7 +262,11 @@ class ClusterMembership:
         if self._shared is not None:
             self._shared.close()
         if self._traffic is not None:
-            await self._traffic.close()
+            self._traffic.close()
+        if self._questions is not None:
+            self._questions.close()
+        if self._own_engine is not None:
+            await self._own_engine.close()
         if self._lives is not None:
             await self._lives.close(LEAVE_SECONDS)
         self._tell_ended()
@@ -341,6 +352,8 @@ class ClusterMembership:
         self._kv.tick()
         if self._traffic is not None:
             self._traffic.tick()
+        if self._questions is not None:
+            self._questions.tick()
         at = now()
         self._figures.look(at)
         for way in Direction:

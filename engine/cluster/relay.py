@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 import structlog
 
-from rlpx.engine.client.connection import Engine
 from rlpx.engine.client.presence import EngineError, EngineUnavailableError
 from rlpx.engine.client.worker_links import WorkerLink, WorkerLinks
+from rlpx.engine.cluster.own_engine import OwnEngine
 from rlpx.protocol.bus.feeds import Where
 
 # What each worker may send before we have passed it on. All of it is in this process at once, for a moment.
@@ -174,19 +174,16 @@ class RelayedFeed:
 
 
 class Relay:
-    """All choices of events that are listened to. It is connected to its own engine as long as there are some."""
+    """All choices of events that are listened to."""
 
-    def __init__(self, control: str) -> None:
-        self._control = control
-        self._engine: Engine | None = None
-        self._connecting = asyncio.Lock()
+    def __init__(self, engine: OwnEngine) -> None:
+        self._engine = engine
         self._feeds: dict[str, RelayedFeed] = {}
-        self._closing: set[asyncio.Task[None]] = set()
 
     async def open(self, key: str, choice: Choice, offer: Offer) -> str | None:
         """Have a feed of these events, at all workers if they confirm in time. Returns why there is none."""
         try:
-            links = (await self._connected()).links
+            links = (await self._engine.use(key)).links
             feed = self._feeds.get(key)
             if feed is None:
                 feed = self._feeds[key] = RelayedFeed(links, choice, offer)
@@ -210,21 +207,4 @@ class Relay:
         feed = self._feeds.pop(key, None)
         if feed is not None:
             feed.close()
-        engine = self._engine
-        if engine is not None and not self._feeds:
-            self._engine = None
-            task = asyncio.get_running_loop().create_task(engine.close(), name="close the fleet's feeds")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-
-    async def close(self) -> None:
-        """End all feeds and the connection."""
-        for key in [*self._feeds, ""]:
-            self.close_feed(key)
-        await asyncio.gather(*self._closing)
-
-    async def _connected(self) -> Engine:
-        async with self._connecting:
-            if self._engine is None:
-                self._engine = await Engine.opened(self._control)
-            return self._engine
+        self._engine.leave(key)

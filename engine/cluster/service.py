@@ -21,7 +21,7 @@ from nats.micro.service import EndpointConfig, Service, ServiceConfig
 from rlpx.engine.hub.registry import Registry
 from rlpx.protocol.bus.error_codes import CommandError
 from rlpx.protocol.bus.json_rpc import identifier_of, refused
-from rlpx.protocol.cluster.addressing import CALL, CANCEL, PAYLOAD_BYTES, command_subject
+from rlpx.protocol.cluster.addressing import CALL, CANCEL, HEADER_BYTES, PAYLOAD_BYTES, command_subject
 from rlpx.protocol.errors import ErrorName
 
 SERVICE: Final = "rlpx"
@@ -29,8 +29,6 @@ SERVICE: Final = "rlpx"
 MAX_REQUESTS: Final = 64
 # A longer name of a request is ignored: it cannot be cancelled.
 MAX_NAME_CHARACTERS: Final = 64
-# Room for the headers of a reply within the largest message that the servers take.
-_HEADER_BYTES: Final = 1024
 
 log = structlog.get_logger()
 
@@ -87,7 +85,7 @@ class CommandService:
         payload = reply.payload
         headers = None if payload is None else {PAYLOAD_BYTES: str(len(payload))}
         answer = reply.body + (payload or b"")
-        if len(answer) > self._client.max_payload - _HEADER_BYTES:
+        if len(answer) > self._client.max_payload - HEADER_BYTES:
             error = CommandError(
                 ErrorName.REFUSED, f"the answer has {len(answer)} bytes, more than NATS carries; ask for less"
             )

@@ -11,7 +11,6 @@ events does: a second after the last event, and when a listener asks again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Annotated, Final
@@ -23,14 +22,16 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from rlpx.engine.cluster.outlet import Outlet
+from rlpx.engine.cluster.own_engine import OwnEngine
 from rlpx.engine.cluster.relay import Choice, Relay
+from rlpx.engine.cluster.wanted import Wanted
 from rlpx.engine.hub.events import EventsHub, Source
 from rlpx.protocol.bus import zmtp
 from rlpx.protocol.bus.batches import Numbers
 from rlpx.protocol.bus.feeds import Where, key_of
 
 # These topics are in the fleet's stream, and these words are other subjects of a host.
-TAKEN: Final = frozenset({"session", "dial", "worker", "engine", "command", "listen", "tap", "feed"})
+TAKEN: Final = frozenset({"session", "dial", "worker", "engine", "command", "listen", "tap", "feed", "serve", "asked"})
 # Most topics that a host publishes at the same time, whoever has asked for them.
 MAX_TOPICS: Final = 64
 # Most choices with a filter: each costs every worker a feed.
@@ -55,65 +56,17 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     where: Where = Where()
 
 
-class Wanted:
-    """Names that listeners have asked for, each with its end, and with a number that tells one beginning from the next."""
-
-    def __init__(self, most: int, end: Callable[[str], None]) -> None:
-        self._most = most
-        self._end = end
-        self._until: dict[str, float] = {}
-        self._begun: dict[str, int] = {}
-        self._count = 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All that are wanted now."""
-        return tuple(self._until)
-
-    def has_room(self, names: tuple[str, ...]) -> bool:
-        """Whether these can be wanted too."""
-        return len({*self._until, *names}) <= self._most
-
-    def want(self, name: str, until: float) -> bool:
-        """Somebody wants it until this time. Returns whether nobody did before."""
-        is_new = name not in self._until
-        if is_new:
-            self._count += 1
-            self._begun[name] = self._count
-        self._until[name] = max(self._until.get(name, 0.0), until)
-        return is_new
-
-    def begun(self, name: str) -> int | None:
-        """The number of its beginning, if it is wanted."""
-        return self._begun.get(name)
-
-    def keep(self, until: float) -> None:
-        """Everything is wanted until this time at least."""
-        self._until = {name: max(end, until) for name, end in self._until.items()}
-
-    def drop(self, name: str) -> None:
-        """Nobody wants it any more."""
-        if self._until.pop(name, None) is not None:
-            del self._begun[name]
-            self._end(name)
-
-    def expire(self, now: float) -> None:
-        """Drop what nobody has asked for again."""
-        for name in [name for name, until in self._until.items() if until <= now]:
-            self.drop(name)
-
-
 class Traffic:
-    """See the module. `control` is the endpoint of our own commands."""
+    """See the module."""
 
-    def __init__(self, client: Client, address: tuple[str, str], events: EventsHub, control: str) -> None:
+    def __init__(self, client: Client, address: tuple[str, str], events: EventsHub, engine: OwnEngine) -> None:
         fleet, self._host = address
         self._client = client
         self._subject = f"rlpx.{fleet}.{self._host}."
         self._subjects = (f"rlpx.{fleet}.{self._host}.listen", f"rlpx.{fleet}.listen")
         self._events = events
         self.outlet = Outlet(client)
-        self._relay = Relay(control)
+        self._relay = Relay(engine)
         self._topics = Wanted(MAX_TOPICS, lambda topic: events.unlisten(topic.encode()))
         self._choices = Wanted(MAX_CHOICES, self._relay.close_feed)
         self._last: zmtp.Wire = b""
@@ -130,13 +83,12 @@ class Traffic:
             await self._client.subscribe(subject, cb=self._on_wish)
         self.outlet.start()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Publish no more."""
         for task in self._tasks:
             task.cancel()
         self._topics.expire(float("inf"))
         self._choices.expire(float("inf"))
-        await self._relay.close()
         self.outlet.close()
 
     def tick(self) -> None:

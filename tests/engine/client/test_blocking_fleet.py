@@ -26,7 +26,8 @@ def test_both_faces_have_the_same_names(kind: type, blocking: type) -> None:
     assert names(kind) - SET == names(blocking) - SET
 
 
-@pytest.mark.parametrize("name", sorted(names(Fleet)))
+# A handler that runs in a thread is no coroutine function.
+@pytest.mark.parametrize("name", sorted(names(Fleet) - {"respond"}))
 def test_both_faces_take_the_same_parameters(name: str) -> None:
     assert [*inspect.signature(getattr(Fleet, name)).parameters.values()] == [
         *inspect.signature(getattr(BlockingFleet, name)).parameters.values()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlpx.engine.client.batch_reader import Event, Gap, Malformed
 from rlpx.engine.client.relayed_reader import RelayedReader
+from rlpx.engine.cluster.own_engine import OwnEngine
 from rlpx.engine.cluster.relay import CREDIT_BYTES, Choice, Relay
 from rlpx.protocol.bus.feeds import Where
 from tests.engine.client.fake_workers import FakeEngine, fake_engine
@@ -41,9 +42,9 @@ class Listener:
 @asynccontextmanager
 async def relayed(folder: Path) -> AsyncIterator[tuple[FakeEngine, Relay, Listener]]:
     async with fake_engine(folder, 0) as fake:
-        relay = Relay(f"ipc://{folder}/control.ipc")
-        yield fake, relay, Listener()
-        await relay.close()
+        engine = OwnEngine(f"ipc://{folder}/control.ipc")
+        yield fake, Relay(engine), Listener()
+        await engine.close()
 
 
 async def opened(fake: FakeEngine, relay: Relay, listener: Listener) -> int:

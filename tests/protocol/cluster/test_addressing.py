@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from rlpx.protocol.cluster.addressing import command_subject, dialler, server_urls, without_password
+from rlpx.protocol.cluster.addressing import (
+    Asked,
+    asked_headers,
+    command_subject,
+    dialler,
+    read_asked,
+    server_urls,
+    without_password,
+)
 from rlpx.protocol.cluster.records import Heartbeat
 from rlpx.protocol.lifecycle import Direction
 from rlpx.protocol.rlpx.crypto import PrivateKey
@@ -39,3 +47,15 @@ def test_a_peer_is_dialled_by_a_host_with_free_places_or_by_any() -> None:
     assert dialler(enode, {"b": full, "a": full}) in {"a", "b"}
     with pytest.raises(ValueError, match="enode"):
         dialler("enode://nonsense", {"a": free})
+
+
+def test_what_is_said_of_a_request_comes_back_from_its_headers() -> None:
+    asked = Asked(session=42, peer="ab" * 64, version=69, request_id=2**64 - 1)
+    headers = asked_headers(asked)
+    assert all(name.startswith("Rlpx-Asked-") for name in headers)
+    assert read_asked(headers) == asked
+    for name in headers:
+        with pytest.raises(ValueError, match=r"Expected"):
+            read_asked({other: value for other, value in headers.items() if other != name})
+    with pytest.raises(ValueError, match=r"Expected `int`"):
+        read_asked({**headers, "Rlpx-Asked-session": "no number"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlpx.engine.cluster.traffic import Wanted
+from rlpx.engine.cluster.wanted import Wanted
 
 
 def test_what_is_asked_for_again_stays_and_what_is_not_ends() -> None:
