@@ -102,13 +102,11 @@ class Member:
 
     def on_seen(self, key: str, revision: int, value: bytes | None, now: float) -> None:
         """A watched key has this value: those of hosts, of places and of the fleet, and notes to this host."""
-        host, shard = host_of(key), shard_of(key)
-        peer = noted_peer(key, self.setup.me.host)
-        if host is not None:
+        if (host := host_of(key)) is not None:
             self.hosts.on_seen(host, revision, value, now)
-        elif shard is not None:
+        elif (shard := shard_of(key)) is not None:
             self.places[shard[0]].on_seen(shard[1], revision, value, now)
-        elif peer is not None and value is not None:
+        elif value is not None and (peer := noted_peer(key, self.setup.me.host)) is not None:
             self.claims.on_note(key, revision, peer, now)
         elif key == FLEET and (revision > self._fleet_revision or self._is_fleet_stale):
             self._on_fleet(revision, value, now)

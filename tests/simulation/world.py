@@ -47,6 +47,9 @@ TIMING: Final = Timing(over_s=20.0, sweep_s=2.0)
 # When what was lost in the last moment may be done, and a host that was stopped or cut off then is a member again.
 LATEST_SECONDS: Final = 20.0
 
+# So many servers tell hosts of changes, each after its own delay: one for each host, unless there are many.
+MAX_SERVERS: Final = 30
+
 DIRECTIONS: Final = tuple(Direction)
 
 
@@ -64,6 +67,8 @@ class Plan(msgspec.Struct, frozen=True):
     block: int = 4
     lets_in: bool = True
     settle_s: float = 60.0
+    # Of the faults, the share that takes the store away from all hosts.
+    outages: float = 2 / 7
     # Whether in the end one host tries to fill every place.
     fills: bool = True
 
@@ -168,9 +173,26 @@ class Kv:
         if key.startswith("note."):
             host = self._world.by_name.get(key.split(".")[1])
             if host is not None:
-                host.watch(key, revision, value)
+                self._world.at(self._world.delay(), partial(host.watch, key, revision, value))
             return
-        for host in self._world.hosts:
+        for server in self._world.servers:
+            server.publish(key, revision, value)
+
+
+class Server:
+    """Tells its hosts of changes, in order, and all of them at the same time."""
+
+    def __init__(self, world: World) -> None:
+        self.hosts: list[Host] = []
+        self._world = world
+        self._free_at = 0.0
+
+    def publish(self, key: str, revision: int, value: bytes | None) -> None:
+        self._free_at = max(self._free_at, self._world.now + self._world.delay())
+        self._world.at(self._free_at - self._world.now, partial(self._deliver, key, revision, value))
+
+    def _deliver(self, key: str, revision: int, value: bytes | None) -> None:
+        for host in self.hosts:
             host.watch(key, revision, value)
 
 
@@ -222,6 +244,7 @@ class Host:
         self.do(lambda: self.member.on_connected(self.now))
         for key, (revision, value) in list(self.world.kv.keys.items()):
             if not key.startswith(("peer.", "note.")) or key.startswith(f"note.{self.name}."):
+                self.stream_free_at = max(self.stream_free_at, self.world.now + self.world.delay())
                 self.watch(key, revision, value)
 
     def tick(self, start: int) -> None:
@@ -315,11 +338,14 @@ class Host:
             self.answered(Answer(call.call, Outcome.LOST))
 
     def watch(self, key: str, revision: int, value: bytes | None) -> None:
-        """A change reaches the host after a while, in order; or never while it is cut off, until it connects again."""
-        if self.is_cut or not self.is_up:
+        """A change has reached the host, after what it was told before; but never while it is cut off."""
+        if not self.is_up or self.is_cut:
             return
-        self.stream_free_at = max(self.stream_free_at, self.world.now + self.world.delay())
-        self.later(self.stream_free_at - self.world.now, partial(self.see, key, revision, value))
+        wait_s = self.stream_free_at - self.world.now
+        if wait_s > 0:
+            self.later(wait_s, partial(self.see, key, revision, value))
+        else:
+            self.do(partial(self.see, key, revision, value))
 
     def see(self, key: str, revision: int, value: bytes | None) -> None:
         self.member.on_seen(key, revision, value, self.now)
@@ -408,6 +434,7 @@ class World:
         self.kv = Kv(self)
         self.hosts: list[Host] = []
         self.by_name: dict[str, Host] = {}
+        self.servers = [Server(self) for _ in range(min(plan.hosts, MAX_SERVERS))]
         # The hosts that have a session with a peer.
         self.holders: dict[bytes, list[Host]] = {}
         self.peers = [self.random.randbytes(64) for _ in range(plan.peers)]
@@ -417,6 +444,7 @@ class World:
             host = Host(self, f"h{number}")
             self.hosts.append(host)
             self.by_name[host.name] = host
+            self.servers[number % len(self.servers)].hosts.append(host)
 
     def at(self, seconds: float, act: Callable[[], None], host: Host | None = None) -> None:
         """Something happens later: in the store or the network, or in this start of a host."""
@@ -502,7 +530,8 @@ class World:
 
     def _fault(self) -> None:
         host = self.random.choice(self.hosts)
-        kind = self.random.choice(["kill", "stop", "cut", "silent", "away", "silent_away", "clock"])
+        is_outage = self.random.random() < self.plan.outages
+        kind = self.random.choice(["away", "silent_away"] if is_outage else ["kill", "stop", "cut", "silent", "clock"])
         long = self.random.choice([self.random.uniform(0.1, 4.0), self.random.uniform(4.0, 40.0)])
         if kind == "kill" and host.is_up:
             host.kill()
