@@ -1,69 +1,91 @@
-"""What a fleet asks of the store as it grows: writes per second by kind, and the size of what is kept."""
+"""What a fleet asks of the store as it grows: writes per second by kind, what hosts are told of them, and what is kept."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from tests.simulation.world import Plan, World
 
-HOSTS: Final = (1, 3, 10, 30, 100)
+HOSTS: Final = (1, 3, 10, 30, 100, 300, 1000)
 # Each host begins and ends so many sessions a second, and has ten times as many.
 SESSIONS_PER_S: Final = 10.0
 STAY_SECONDS: Final = 10.0
+# Sessions are half of this in each direction, so half of the places lie unused.
+PLACES_A_HOST: Final = 100
 # The first part, in which the fleet fills, is not counted.
-WARM_SECONDS: Final = 40.0
-COUNTED_SECONDS: Final = 30.0
+WARM_SECONDS: Final = 30.0
+COUNTED_SECONDS: Final = 10.0
 
 _WIDTH, _HEIGHT, _EDGE = 760, 360, 60
 
 
 class Growth(msgspec.Struct, frozen=True):
-    """One size of fleet: sessions that were there, writes per second by kind, bytes of keys and values."""
+    """One size of fleet: its sessions, writes per second by kind, what all hosts together are told, and what is kept.
+
+    Bytes are those of keys and values.
+    """
 
     hosts: int
     sessions: int
     writes_per_s: dict[str, float]
+    told_per_s: float
+    told_bytes_per_s: float
     stored_bytes: int
 
 
-def measure() -> list[Growth]:
+def measure(sizes: Iterable[int]) -> list[Growth]:
     """Run each size of fleet, without faults."""
     grown = []
-    for hosts in HOSTS:
+    for hosts in sizes:
         plan = Plan(
             hosts=hosts,
             peers=int(hosts * SESSIONS_PER_S * STAY_SECONDS * 20),
-            limit=int(hosts * SESSIONS_PER_S * STAY_SECONDS),
+            limit=hosts * PLACES_A_HOST,
             attempts_per_s=SESSIONS_PER_S,
             stay_s=STAY_SECONDS,
             loss=0.0,
             faults=0,
             block=64,
         )
-        world = World(1, plan)
-        world.churn()
-        world.run(WARM_SECONDS)
-        before = dict(world.kv.writes)
-        world.run(WARM_SECONDS + COUNTED_SECONDS)
-        writes = {kind: (count - before.get(kind, 0)) / COUNTED_SECONDS for kind, count in world.kv.writes.items()}
-        size = sum(len(key) + len(value) for key, (_, value) in world.kv.keys.items())
-        sessions = sum(len(host.sessions) for host in world.hosts)
-        grown.append(Growth(hosts, sessions, writes, size))
-        shown = ", ".join(f"{kind} {rate:.1f}" for kind, rate in sorted(writes.items()))
-        sys.stdout.write(f"{hosts} hosts, {sessions} sessions: {shown} writes/s, {size} bytes\n")
+        growth = _measure(World(1, plan))
+        grown.append(growth)
+        shown = ", ".join(f"{kind} {rate:.1f}" for kind, rate in sorted(growth.writes_per_s.items()))
+        told = f"hosts are told {growth.told_per_s:.0f} changes/s of {growth.told_bytes_per_s:.0f} bytes/s"
+        sys.stdout.write(
+            f"{hosts} hosts, {growth.sessions} sessions: {shown} writes/s, {told}, {growth.stored_bytes} bytes\n"
+        )
         sys.stdout.flush()
     return grown
 
 
+def _measure(world: World) -> Growth:
+    kv = world.kv
+    world.churn()
+    world.run(WARM_SECONDS)
+    writes, told, told_bytes = dict(kv.writes), kv.told, kv.told_bytes
+    world.run(WARM_SECONDS + COUNTED_SECONDS)
+    return Growth(
+        hosts=len(world.hosts),
+        sessions=sum(len(host.sessions) for host in world.hosts),
+        writes_per_s={kind: (count - writes.get(kind, 0)) / COUNTED_SECONDS for kind, count in kv.writes.items()},
+        told_per_s=(kv.told - told) / COUNTED_SECONDS,
+        told_bytes_per_s=(kv.told_bytes - told_bytes) / COUNTED_SECONDS,
+        stored_bytes=sum(len(key) + len(value) for key, (_, value) in kv.keys.items()),
+    )
+
+
 def plot(grown: list[Growth]) -> str:
-    """An SVG with both axes logarithmic: writes per second of each kind, and stored bytes, by the number of hosts."""
+    """An SVG with both axes logarithmic: rates per second and stored bytes, by the number of hosts."""
     kinds = sorted({kind for growth in grown for kind in growth.writes_per_s})
     lines = [(f"{kind}.* writes/s", [growth.writes_per_s.get(kind, 0.0) for growth in grown]) for kind in kinds]
+    lines.append(("told to hosts/s", [growth.told_per_s for growth in grown]))
+    lines.append(("told KiB/s", [growth.told_bytes_per_s / 1024 for growth in grown]))
     lines.append(("stored KiB", [growth.stored_bytes / 1024 for growth in grown]))
-    colours = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b")
+    colours = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#7f7f7f")
     top = max(max(values) for _, values in lines)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif"',

@@ -110,6 +110,8 @@ class Kv:
         self._erased_at: dict[str, int] = {}
         self.notes: dict[str, Noted] = {}
         self.writes: Counter[str] = Counter()
+        # What hosts were told because they watch it: how many changes, and their bytes of keys and values.
+        self.told, self.told_bytes = 0, 0
         self.is_away = False
 
     def carry_out(self, call: StoreCall) -> Answer:
@@ -177,6 +179,8 @@ class Kv:
             return
         for server in self._world.servers:
             server.publish(key, revision, value)
+        self.told += len(self._world.hosts)
+        self.told_bytes += len(self._world.hosts) * (len(key) + len(value or b""))
 
 
 class Server:
