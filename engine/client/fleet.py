@@ -186,8 +186,10 @@ class Fleet(FleetCommands):
 
     async def close(self) -> None:
         """Close the connection, all feeds and all responders. Calls under way fail."""
-        for responder in list(self._responders):
+        responders = list(self._responders)
+        for responder in responders:
             responder.close()
+        await asyncio.gather(*(responder.wait() for responder in responders), return_exceptions=True)
         for feed in list(self._feeds):
             await feed.close()
         await self._link.close()

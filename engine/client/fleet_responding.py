@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
@@ -31,6 +30,8 @@ OFFER_SECONDS: Final = 15.0
 REFRESH_SECONDS: Final = 5.0
 # All hosts answer an offer within this time, or get it again later.
 ANSWER_SECONDS: Final = 5.0
+# Requests that are on their way when a responder is closed are answered within this time, or get the empty answer.
+LEAVE_SECONDS: Final = 2.0
 # Programs that serve the same topic take turns under this name.
 _GROUP: Final = "responders"
 
@@ -52,7 +53,9 @@ class FleetResponder:
         self._handler = handler
         self._room = asyncio.Semaphore(at_a_time)
         self._subscriptions: list[Subscription] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
         self._ended = asyncio.Event()
         self._opening = asyncio.get_running_loop().create_task(self._open())
@@ -60,7 +63,10 @@ class FleetResponder:
 
     async def registered(self) -> None:
         """Wait until every host that there is knows of it. Raises `EngineUnavailableError`, `EngineError`."""
-        await asyncio.shield(self._opening)
+        await asyncio.wait({self._opening})
+        if self._opening.cancelled():
+            raise EngineUnavailableError("the responder was closed")
+        self._opening.result()
 
     async def wait(self) -> None:
         """Wait until it is closed. Raises the error of a host that refuses the offer."""
@@ -69,16 +75,13 @@ class FleetResponder:
             raise self.error
 
     def close(self) -> None:
-        """Take no more requests."""
-        if self._ended.is_set():
-            return
-        self._ended.set()
-        self._link.on_back.discard(self._again.set)
-        self._opening.cancel()
-        for task in self._tasks:
-            task.cancel()
-        subscriptions, self._subscriptions = self._subscriptions, []
-        self._spawn(_leave(subscriptions))
+        """Take no more requests; those that are on their way are answered still."""
+        if self._leaving is None:
+            self._link.on_back.discard(self._again.set)
+            self._opening.cancel()
+            if self._refreshing is not None:
+                self._refreshing.cancel()
+            self._leaving = asyncio.get_running_loop().create_task(self._leave())
 
     # -- inside -------------------------------------------------------------------------------------------------------------
 
@@ -90,19 +93,21 @@ class FleetResponder:
                 self._subscriptions.append(await client.subscribe(subject, queue=_GROUP, cb=self._on_request))
             inbox = client.new_inbox()
             answers = await client.subscribe(inbox)
-            self._subscriptions.append(answers)
-            hosts = await self._link.hosts()
-            await self._offer(inbox)
-            with suppress(nats.errors.TimeoutError, TimeoutError):
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    for _ in hosts:
-                        answer = msgspec.json.decode((await answers.next_msg(ANSWER_SECONDS)).data, type=dict[str, Any])
-                        if "error" in answer:
-                            raise own_error(ErrorName.INVALID_PARAMS, f"host {answer['host']}: {answer['error']}")
+            try:
+                hosts = await self._link.hosts()
+                await self._offer(inbox)
+                with suppress(nats.errors.TimeoutError, TimeoutError):
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        for _ in hosts:
+                            answer = msgspec.json.decode((await answers.next_msg(ANSWER_SECONDS)).data, type=dict[str, Any])
+                            if "error" in answer:
+                                raise own_error(ErrorName.INVALID_PARAMS, f"host {answer['host']}: {answer['error']}")
+            finally:
+                await answers.unsubscribe()
         except (nats.errors.Error, OSError) as error:
             raise EngineUnavailableError(f"NATS carries no requests to this program: {error}") from error
         self._link.on_back.add(self._again.set)
-        self._spawn(self._refresh())
+        self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
     def _on_open_end(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and isinstance(error := task.exception(), EngineError | EngineUnavailableError):
@@ -124,7 +129,9 @@ class FleetResponder:
             await self._link.client.publish(f"rlpx.{self._link.place.name}.serve", msgspec.json.encode(offer), inbox)
 
     async def _on_request(self, message: Msg) -> None:
-        self._spawn(self._serve(message))
+        task = asyncio.get_running_loop().create_task(self._serve(message))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, message: Msg) -> None:
         topic = message.subject.partition(".asked.")[2]
@@ -143,13 +150,12 @@ class FleetResponder:
         with suppress(nats.errors.Error, OSError):
             await client.publish(message.reply, answer or b"", headers=None if answer is None else {ANSWER: "1"})
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _leave(subscriptions: list[Subscription]) -> None:
-    for subscription in subscriptions:
-        with suppress(nats.errors.Error, OSError):
-            await subscription.unsubscribe()
+    async def _leave(self) -> None:
+        """Answer what NATS has sent us already, and end."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        with suppress(nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                for subscription in subscriptions:
+                    await subscription.drain()  # type: ignore[no-untyped-call]  # it has no types
+                await asyncio.gather(*self._serving)
+        self._ended.set()
