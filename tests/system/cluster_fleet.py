@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import selectors
 import shutil
 import socket
@@ -29,15 +30,20 @@ from tests.system.peers import Peer
 
 SERVER: Final = Path(sys.executable).parent / "nats-server"
 CHAIN: Final = load_chain("dev")
+# Below the ports that Linux gives to outgoing connections; different ones in each process of tests.
+_PORTS: Final = random.SystemRandom()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
+    """Ports that nobody listens on at this moment. No outgoing connection takes one of them while its server is away."""
+    ports: list[int] = []
     with ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in socks:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in socks]
+        while len(ports) < count:
+            sock = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                sock.bind(("127.0.0.1", _PORTS.randrange(10_000, 32_768)))
+                ports.append(sock.getsockname()[1])
+    return ports
 
 
 class Nats:
