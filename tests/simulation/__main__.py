@@ -33,7 +33,8 @@ def large_plan(hosts: int, sessions: int) -> Plan:
         faults=int(seconds),
         outages=0.03,
         block=64,
-        settle_s=20.0,
+        # Half of it is quiet, and unused places are given back after 10 s of that.
+        settle_s=30.0,
         fills=False,
     )
 
@@ -86,7 +87,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     arguments.add_argument("--seeds", metavar="FIRST:LAST", help="run small fleets, one for each seed")
     arguments.add_argument("--processes", type=int, default=2)
-    arguments.add_argument("--large", action="store_true", help="run --hosts until --sessions have begun")
+    arguments.add_argument("--large", action="store_true", help="run --hosts until --sessions have begun, or more")
     arguments.add_argument("--sessions", type=int, default=10_000_000)
     arguments.add_argument("--seed", type=int, default=1, help="the seed of --large")
     arguments.add_argument(

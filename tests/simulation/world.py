@@ -17,7 +17,7 @@ import msgspec
 
 from rlpx.protocol.cluster.hosts import Me, Timing
 from rlpx.protocol.cluster.member import Asked, Member, Setup
-from rlpx.protocol.cluster.records import Claim, Note, Shard, decode, host_key, note_key, peer_key, shard_key
+from rlpx.protocol.cluster.records import Claim, Note, Shard, decode, host_key, note_key, peer_key
 from rlpx.protocol.cluster.steps import (
     Admitted,
     Answer,
@@ -669,13 +669,15 @@ class World:
         active = sum(host.used[way] for host in self.hosts)
         if active > self.plan.limit:
             raise BrokenError(f"{active} {way} sessions in the end")
-        shard = decode(Shard, self.kv.keys.get(shard_key(way, 0), (0, None))[1]) or Shard()
+        values = [value for key, (_, value) in self.kv.keys.items() if key.startswith(f"places.{way}.")]
+        shards = [decode(Shard, value) or Shard() for value in values]
         living = {host.name: host.member.setup.me.epoch for host in self.hosts}
-        if self._is_swept and any(living[name] != lease.epoch for name, lease in shard.leases.items()):
-            raise BrokenError(f"leases of dead epochs are still there: {shard.leases}")
+        leases = [(name, lease) for shard in shards for name, lease in shard.leases.items()]
+        if self._is_swept and any(living[name] != lease.epoch for name, lease in leases):
+            raise BrokenError(f"leases of dead epochs are still there: {leases}")
         for host in self.hosts:
             places = host.member.places[way]
-            said = shard.places_of(host.name, host.member.setup.me.epoch)
+            said = sum(shard.places_of(host.name, host.member.setup.me.epoch) for shard in shards)
             if said != places.leased:
                 raise BrokenError(f"{host.name} counts {places.leased} places, the store {said}")
             if places.free > self.plan.block:
