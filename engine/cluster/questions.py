@@ -71,7 +71,7 @@ class Questions:
             for topic in offer.requests:
                 self._served.want(topic, monotonic() + offer.seconds)
                 await self._serve(topic)
-        except (msgspec.DecodeError, EngineError, EngineUnavailableError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, EngineError, EngineUnavailableError) as error:
             answer["error"] = str(error)
         if message.reply:
             with suppress(nats.errors.Error):

@@ -29,6 +29,8 @@ SERVICE: Final = "rlpx"
 MAX_REQUESTS: Final = 64
 # A longer name of a request is ignored: it cannot be cancelled.
 MAX_NAME_CHARACTERS: Final = 64
+# NATS carries no payload whose size has more digits.
+MAX_SIZE_DIGITS: Final = 10
 
 log = structlog.get_logger()
 
@@ -96,6 +98,6 @@ class CommandService:
 
 def _split(data: bytes, size: str) -> tuple[bytes, list[bytes]]:
     """The text of a request, and the payload behind it if its header says so."""
-    if not size.isdecimal() or not 0 < int(size) <= len(data):
+    if len(size) > MAX_SIZE_DIGITS or not size.isdecimal() or not 0 < int(size) <= len(data):
         return data, []
     return data[: len(data) - int(size)], [data[len(data) - int(size) :]]

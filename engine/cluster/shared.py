@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from time import time_ns
 from typing import Any, Final
 
@@ -27,6 +26,7 @@ from rlpx.protocol.bus.commands import (
     RemoveSubProtocolParameters,
     SetStatusParameters,
 )
+from rlpx.protocol.cluster.records import Name, Number, decode
 from rlpx.protocol.rlpx.enode import parse_enode
 
 # The beginning of the keys of these records.
@@ -47,8 +47,8 @@ class Record(msgspec.Struct, frozen=True):
 
     method: str
     params: msgspec.Raw
-    host: str
-    until_us: int | None = None
+    host: Name
+    until_us: Number | None = None
 
 
 def _about_peer(parameters: Any) -> tuple[str, float | None]:  # noqa: ANN401 - one of the parameters below
@@ -118,12 +118,13 @@ class SharedCommands:
 
     def on_seen(self, value: bytes | None) -> None:
         """The store has this record of a command. Nonsense is ignored."""
-        if value is None:
+        record = decode(Record, value)
+        if record is None or record.method not in _METHODS:
             return
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, asyncio.QueueFull):
-            record = msgspec.json.decode(value, type=Record)
-            if record.method in _METHODS:
-                self._seen.put_nowait(record)
+        try:
+            self._seen.put_nowait(record)
+        except asyncio.QueueFull:
+            log.warning("another host's command is not carried out: too many wait", method=record.method, host=record.host)
 
     def close(self) -> None:
         """Share no more."""
@@ -150,11 +151,10 @@ class SharedCommands:
             params = record.params
             if record.until_us is not None:
                 left = max(0.0, (record.until_us - time_ns() // 1000) / _US)
-                try:
-                    ban = msgspec.structs.replace(msgspec.json.decode(params, type=BanParameters), seconds=left)
-                except msgspec.DecodeError:
+                ban = decode(BanParameters, bytes(params))
+                if ban is None:
                     continue
-                params = msgspec.Raw(msgspec.json.encode(ban))
+                params = msgspec.Raw(msgspec.json.encode(msgspec.structs.replace(ban, seconds=left)))
             request = {"jsonrpc": "2.0", "id": 1, "method": record.method, "params": params}
             reply = await self._echoes.call(msgspec.json.encode(request), [])
             if record.host != self._host:

@@ -122,7 +122,7 @@ class Traffic:
             key = key_of(wish.topics, wish.where)
             if not self._choices.has_room((key,)):
                 raise msgspec.ValidationError(f"listeners have {MAX_CHOICES} other filters already")
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             await self._answer(message, {"error": str(error)})
             return
         self._choices.want(key, monotonic() + wish.seconds)

@@ -68,6 +68,8 @@ class Member:
         self.claims.is_open = self._is_open
         self.fleet: Fleet | None = None
         self._fleet_revision = 0
+        # Whether the store has a record of the limits that makes sense.
+        self._is_fleet_stored = False
         self._wanted_limits: dict[Direction, int] = {}
         self._is_writing_fleet = False
         self._is_fleet_stale = False
@@ -208,6 +210,7 @@ class Member:
         fleet = decode(Fleet, value)
         self._is_fleet_stale = False
         self._fleet_revision = revision if value is not None else 0
+        self._is_fleet_stored = fleet is not None
         if fleet is not None:
             self.fleet = fleet
             for way, places in self.places.items():
@@ -218,12 +221,12 @@ class Member:
         self._keep_fleet()
 
     def _keep_fleet(self) -> None:
-        """Write the fleet's record if it is missing, or if its limits are to change."""
+        """Write the fleet's record if it is missing or nonsense, or if its limits are to change."""
         if self._is_writing_fleet or self.hosts.is_away or not self.hosts.is_joined:
             return
         limits = {way: self.setup.limits.get(way, 0) for way in Direction} if self.fleet is None else dict(self.fleet.limits)
         limits.update(self._wanted_limits)
-        if self.fleet is not None and limits == self.fleet.limits and self._fleet_revision:
+        if self.fleet is not None and limits == self.fleet.limits and self._is_fleet_stored:
             self._wanted_limits.clear()
             return
         shards = min(MAX_SHARDS, max(1, max(limits.values()) // SHARD_PLACES)) if self.fleet is None else self.fleet.shards

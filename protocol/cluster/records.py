@@ -5,6 +5,7 @@ A record that does not decode is treated as missing, because anybody who may wri
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -117,8 +118,9 @@ def note_key(host: str, peer: bytes) -> str:
 
 
 def host_of(key: str) -> str | None:
-    """The host whose heartbeat has this key."""
-    return key.removeprefix(_HOST) if key.startswith(_HOST) else None
+    """The host whose heartbeat has this key, if that is the name of a host."""
+    name = key.removeprefix(_HOST)
+    return name if key.startswith(_HOST) and re.search(NAME_PATTERN, name) else None
 
 
 def shard_of(key: str) -> tuple[Direction, int] | None:

@@ -50,6 +50,7 @@ def test_a_record_of_limits_that_is_lost_or_nonsense_is_written_again() -> None:
     table = Table().joined()
     table.see("fleet", b"nonsense")
     table.settle()
+    assert b'"limits":{"inbound":10,"outbound":10}' in table.keys["fleet"][1]
     table.disconnect()
     del table.keys["fleet"]
     table.connect()

@@ -25,6 +25,7 @@ PEER = bytes(range(64))
 def test_a_key_names_what_it_is_of() -> None:
     assert host_of(host_key("a")) == "a"
     assert host_of(peer_key(PEER)) is None
+    assert host_of(host_key("a=b")) is host_of(host_key("a" * 65)) is None
     assert shard_of(shard_key(Direction.INBOUND, 12)) == (Direction.INBOUND, 12)
     assert noted_peer(note_key("a", PEER), "a") == PEER
     assert noted_peer(note_key("a", PEER), "b") is None
