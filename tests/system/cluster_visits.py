@@ -40,7 +40,7 @@ def lived(engines: dict[str, RunningEngine]) -> tuple[list[tuple[str, int]], lis
     ended = {
         (name, shown["session"])
         for name, engine in engines.items()
-        for shown in engine.call("history", limit=1000)
+        for shown in engine.call("history", limit=100_000)
         if shown["stage"] == "active"
     }
     return sorted(there | ended), sorted(ended)

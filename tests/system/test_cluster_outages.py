@@ -14,7 +14,8 @@ from tests.system.harness import RunningEngine, eventually
 
 # Each of two hosts leases ten places or more with its first session, and so has some for others while the store is away.
 LIMIT = 40
-LIMITS = ("--limits.max-active-inbound", str(LIMIT))
+# What ended is compared with the stream, so the hosts remember all of it.
+LIMITS = ("--limits.max-active-inbound", str(LIMIT), "--control.history", "100000")
 # Servers that are back must find each other, choose leaders, and take what waited.
 BACK_SECONDS = 60.0
 
