@@ -26,7 +26,7 @@ class Deaths:
         for name in self._told.keys() - hosts.others.keys():
             del self._told[name]
         for name, other in hosts.others.items():
-            is_silent = now >= other.seen_at + hosts.timing.ttl_s and not other.beat.has_left and name != hosts.me.host
+            is_silent = now >= other.seen_at + hosts.timing.ttl_s and not other.beat.has_left
             if is_silent and self._told.get(name) != other.revision:
                 self._told[name] = other.revision
                 self._confirm(name, other)

@@ -199,7 +199,12 @@ class Hosts:
     # -- the others ---------------------------------------------------------------------------------------------------------
 
     def on_seen(self, host: str, revision: int, value: bytes | None, now: float) -> None:
-        """A heartbeat has been written. That one has expired says nothing: its host's time is measured by our own clock."""
+        """A heartbeat has been written. That one has expired says nothing: its host's time is measured by our own clock.
+
+        Our own come back to us as well.
+        """
+        if host == self.me.host:
+            return
         beat = decode(Heartbeat, value)
         known = self.others.get(host)
         if beat is not None and (known is None or known.is_stale or revision > known.revision):
@@ -237,8 +242,7 @@ class Hosts:
 
     def _confirm(self, host: str, judge: Callable[[float], bool], then: Callable[[bool, float], None]) -> None:
         def on_read(answer: Answer, now: float) -> None:
-            # Of our own name only an earlier epoch can be in question: we have the name.
-            if answer.outcome is Outcome.DONE and host != self.me.host:
+            if answer.outcome is Outcome.DONE:
                 self.on_seen(host, answer.revision, answer.value, now)
             then(answer.outcome is Outcome.DONE and judge(now), now)
 
@@ -259,7 +263,7 @@ class Hosts:
 
     def _is_alive(self, host: str, now: float) -> bool:
         other = self.others[host]
-        return host != self.me.host and not other.beat.has_left and now < other.seen_at + self.timing.ttl_s
+        return not other.beat.has_left and now < other.seen_at + self.timing.ttl_s
 
     def _look_anew(self, now: float) -> None:
         self._watching_since = now

@@ -251,6 +251,13 @@ def test_a_host_lives_on_in_a_store_that_counts_its_revisions_anew() -> None:
     assert watch.hosts.is_dead("b", "b1", 27.0)
 
 
+def test_our_own_heartbeats_that_come_back_make_no_other_host() -> None:
+    watch = Watch().joined()
+    watch.sees(watch.hosts.me.host, 2, 0.1)
+    watch.sees("b", 3, 0.1)
+    assert set(watch.hosts.others) == {"b"}
+
+
 def test_hosts_long_gone_are_forgotten() -> None:
     watch = Watch().joined()
     watch.sees("b", 2, 0.1)
