@@ -18,11 +18,20 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 STRANGE_BANS = {
     "params without end": b'{"method":"ban","params":' + DEEP + b',"host":"x","until_us":5}',
     "params not in UTF-8": b'{"method":"ban","params":' + NO_UTF_8 + b',"host":"x","until_us":5}',
-    "a time beyond all numbers": b'{"method":"ban","params":{"address":"10.9.9.9"},"host":"x","until_us":' + b"9" * 400 + b"}",
+    "a time beyond all numbers": b'{"method":"ban","params":{"address":"10.9.9.9"},"host":"x","until_us":'
+    + b"9" * 400
+    + b"}",
     "a list of params": b'{"method":"ban","params":[1,2],"host":"x","until_us":5}',
     "a host that is none": b'{"method":"ban","params":{"address":"10.9.9.9"},"host":"\\u001b[31m","until_us":5}',
 }
-STRANGE_WISHES = (b"", b"null", DEEP, b'{"topics":["\xff."]}', b'{"requests":["\xff"]}', b'{"topics":["eth."],"where":' + DEEP + b"}")
+STRANGE_WISHES = (
+    b"",
+    b"null",
+    DEEP,
+    b'{"topics":["\xff."]}',
+    b'{"requests":["\xff"]}',
+    b'{"topics":["eth."],"where":' + DEEP + b"}",
+)
 
 
 def said(nats: Nats, say: Callable[[Client], Any]) -> Any:
