@@ -117,7 +117,7 @@ class KvStore:
             await self._js.key_value(self._bucket)
             if not (await self._js.stream_info(f"KV_{self._bucket}")).config.allow_direct:
                 log.warning(
-                    "what dead hosts have left is not erased: the bucket does not allow direct gets", bucket=self._bucket
+                    "what dead hosts have left is not erased: the bucket does not allow direct gets", fleet=self._bucket
                 )
             return
         config = KeyValueConfig(

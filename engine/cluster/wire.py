@@ -213,7 +213,7 @@ class _Connection(asyncio.Protocol):
         elif verb is Verb.ERROR:
             problem = text.decode("utf-8", "replace").strip("'")
             if self._pong.done():
-                log.warning("the NATS server complains", problem=problem)
+                log.warning("the NATS server complains", cause=problem)
             else:
                 self._fail(ConnectionRefusedError(problem))
 

@@ -139,7 +139,8 @@ class Crowd:
         return peer
 
     def send(self, peer: Peer, message: int, *payloads: bytes) -> None:
-        """A peer sends messages, in one go."""
+        """A peer sends messages, in one go. Its session may be active for the engine before it is for the peer."""
+        eventually(lambda: peer.session.stage == "active", "the peer knows that its session is active")
         with self._lock:
             for payload in payloads:
                 peer.send(message, payload)
