@@ -19,10 +19,10 @@ from rlpx.protocol.wording import Expected, nearest, wrong
 CREDIT_BYTES: Final = 4 * 1024 * 1024
 
 
-class FeedOptions(TypedDict, total=False):
-    """The options of a feed. Everything that is given must hold for an event."""
+class FilterOptions(TypedDict, total=False):
+    """The filters of a feed. Everything that is given must hold for an event."""
 
-    # Numbers of sessions.
+    # Numbers of sessions; in a fleet, those that each host gives by itself.
     session: int | Iterable[int]
     # The beginning of a peer's id, in hex digits.
     peer: str
@@ -38,6 +38,11 @@ class FeedOptions(TypedDict, total=False):
     max_size: int
     # One in so many messages.
     sample: int
+
+
+class FeedOptions(FilterOptions, total=False):
+    """The options of a feed."""
+
     # Begin with the sessions that match; on, if it is not given.
     snapshot: bool
     # Miss nothing: peers whose events cannot leave are not read.

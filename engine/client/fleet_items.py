@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeAlias, TypedDict
+from typing import Final, TypeAlias
 
 import msgspec
 
 from rlpx.engine.client.batch_reader import Event, Gap, Malformed
 from rlpx.engine.client.errors import own_error
-from rlpx.engine.client.feed_options import FILTERS, where_of
+from rlpx.engine.client.feed_options import FILTERS, FilterOptions, where_of
 from rlpx.engine.client.topics import KNOWN, checked_prefixes, sub_protocol_of, warn_of_unknown
 from rlpx.protocol.bus.events import AUTHENTICATED, CLOSED, DIAL_FAILED, ESTABLISHED, LIFECYCLE, OPENED
 from rlpx.protocol.bus.feeds import Where, key_of
@@ -76,25 +76,9 @@ class HostLost(msgspec.Struct, frozen=True):
 FleetItem: TypeAlias = HostSnapshot | HostEvent | HostGap | HostLost | Malformed
 
 
-class FleetFeedOptions(TypedDict, total=False):
-    """The options of a feed of a fleet. Everything that is given as a filter must hold for an event."""
+class FleetFeedOptions(FilterOptions, total=False):
+    """The options of a feed of a fleet."""
 
-    # Numbers of sessions, which each host gives by itself.
-    session: int | Iterable[int]
-    # The beginning of a peer's id, in hex digits.
-    peer: str
-    # Part of a client's name.
-    client: str
-    # A shared capability with version, "eth/69", or of any version, "eth".
-    shared: str
-    direction: Literal["inbound", "outbound"]
-    # Types of transactions, for messages that have or announce some: one of these.
-    types: Iterable[int]
-    # The size of an announced transaction, or of another message's payload.
-    min_size: int
-    max_size: int
-    # One in so many messages.
-    sample: int
     # A time, or seconds since 1970, from which the lives of sessions are replayed.
     since: datetime | float
     # Begin with the sessions of each host that match; on, if neither it nor `since` is given.
