@@ -16,6 +16,9 @@ from rlpx.engine.settings.settings import ClusterName, NatsServers
 from rlpx.protocol.mistakes import EXIT_ERROR_ANSWER, ConfigError
 
 HOSTS: Final = "hosts"
+COUNTS: Final = "counts"
+# The limits that are the fleet's. The others are each host's own.
+FLEET_LIMITS: Final = ("max_active_inbound", "max_active_outbound")
 OPTIONS: Final = ("cluster", "cluster_name", "cluster_creds", "host")
 
 
@@ -93,6 +96,7 @@ async def _ask(asked: Asked) -> bool:
             _write_hosts(asked, hosts, answers)
             return bool(hosts) and not any(answer.is_silent for answer in asked_all)
         answers_of_all = await commander.command(asked.command, asked.parameters, options["host"], asked.seconds)
+    results = [answer.result for answer in answers_of_all if answer.result is not None]
     if asked.is_json:
         hosts_json = {
             answer.host: answer.error if answer.error is not None else answer.result
@@ -101,8 +105,12 @@ async def _ask(asked: Asked) -> bool:
         }
         failed = [answer.host for answer in answers_of_all if answer.error is not None]
         silent = [answer.host for answer in answers_of_all if answer.is_silent]
-        sys.stdout.write(as_json({"hosts": hosts_json, "failed": failed, "no_answer": silent}, 2) + "\n")
+        in_sum = {} if asked.command != COUNTS else {"sum": counts_in_sum(results)}
+        sys.stdout.write(as_json({**in_sum, "hosts": hosts_json, "failed": failed, "no_answer": silent}, 2) + "\n")
     else:
+        if asked.command == COUNTS and len(results) > 1:
+            whole = "the fleet" if len(results) == len(answers_of_all) else f"{len(results)} of {len(answers_of_all)} hosts"
+            sys.stdout.write(f"{whole}\n{as_text(asked.command, counts_in_sum(results))}")
         for answer in answers_of_all:
             sys.stdout.write(f"host {answer.host}\n")
             if answer.is_silent:
@@ -114,10 +122,26 @@ async def _ask(asked: Asked) -> bool:
     return all(answer.error is None and not answer.is_silent for answer in answers_of_all)
 
 
+def counts_in_sum(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The counts of hosts in sum, with the limits that are the fleet's."""
+    summed: dict[str, dict[str, int]] = {}
+    for result in results:
+        for phase, ways in result.items():
+            for way, count in ways.items():
+                if phase != "limits":
+                    in_phase = summed.setdefault(phase, {})
+                    in_phase[way] = in_phase.get(way, 0) + count
+                elif way in FLEET_LIMITS:
+                    summed.setdefault(phase, {})[way] = count
+    return summed
+
+
 def _write_hosts(asked: Asked, hosts: dict[str, Any], answers: dict[str, Any]) -> None:
     """One line for each host: whether it answers, its sessions and places, and its claims that are not settled."""
     rows = []
     for name, beat in hosts.items():
+        if name not in answers:
+            continue  # it has left before it was asked
         answer = answers[name]
         status = answer.result or {}
         active, fleet = status.get("counts", {}).get("active", {}), status.get("fleet") or {}
