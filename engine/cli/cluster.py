@@ -27,6 +27,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from rlpx.engine.cli.terminal import Arguments, add_version, fail, typed
+from rlpx.engine.process.spawn import end_with_parent
 
 PROGRAM: Final = "rlpx-cluster"
 FLEET: Final = "demo"
@@ -112,7 +113,12 @@ class Demo:
         with self._log_path(name).open("w") as log:
             # In a session of its own, so that an interrupt reaches us alone, and we end the others in order.
             self._processes[name] = subprocess.Popen(  # noqa: S603 - our own programs
-                command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - we have no threads
             )
 
     def _ready_line(self, name: str) -> str:

@@ -94,7 +94,7 @@ async def _ask(asked: Asked) -> bool:
             asked_all = await commander.command("status", {}, None, asked.seconds) if hosts else []
             answers = {answer.host: answer for answer in asked_all}
             _write_hosts(asked, hosts, answers)
-            return bool(hosts) and not any(answer.is_silent for answer in asked_all)
+            return bool(hosts) and all(answer.result is not None for answer in asked_all)
         answers_of_all = await commander.command(asked.command, asked.parameters, options["host"], asked.seconds)
     results = [answer.result for answer in answers_of_all if answer.result is not None]
     if asked.is_json:
@@ -149,6 +149,7 @@ def _write_hosts(asked: Asked, hosts: dict[str, Any], answers: dict[str, Any]) -
             {
                 "host": name,
                 "answers": not answer.is_silent,
+                "error": answer.error and answer.error["data"]["name"],
                 "inbound": active.get("inbound"),
                 "outbound": active.get("outbound"),
                 "leased": {way: places["leased"] for way, places in fleet.get("places", {}).items()},
@@ -167,5 +168,5 @@ def _write_hosts(asked: Asked, hosts: dict[str, Any], answers: dict[str, Any]) -
     for row in rows:
         state = f"{shown(row['inbound'])} inbound, {shown(row['outbound'])} outbound; leased {shown(row['leased'])}"
         state += f"; {row['unsettled']} claims unsettled" if row["unsettled"] else ""
-        state = state if row["answers"] else "no answer"
+        state = row["error"] or state if row["answers"] else "no answer"
         sys.stdout.write(f"{row['host']}  {state}; free {shown(row['free'])}; node {row['node'][:16]}\n")

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 
 from rlpx.engine.client.fleet_hosts import hosts_of
 from rlpx.engine.client.nats_servers import Servers, connect
+from rlpx.protocol.bus.commands import COMMANDS
 from rlpx.protocol.bus.error_codes import ERROR_CODES
 from rlpx.protocol.cluster.addressing import OF_A_NAMED_HOST, OF_A_SESSION, command_subject, dialler
 from rlpx.protocol.cluster.records import Heartbeat
@@ -40,6 +41,25 @@ class Answer(msgspec.Struct, frozen=True):
     result: Any = None
     error: dict[str, Any] | None = None
     is_silent: bool = False
+
+
+class _Named(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Error(msgspec.Struct, frozen=True):
+    message: str
+    data: _Named
+    code: int
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: _Error | None = None
+
+
+def _strange(message: str) -> _Error:
+    return _Error(message, _Named(ErrorName.BAD_RESPONSE), ERROR_CODES[ErrorName.BAD_RESPONSE])
 
 
 class Commander:
@@ -110,11 +130,14 @@ class Commander:
         try:
             body = msgspec.json.encode(request)
             message = await self._nats.request(command_subject(self._fleet, host), body, timeout=seconds)
-            reply = msgspec.json.decode(message.data)
-            if "error" in reply:
-                return Answer(host, error=reply["error"])
-            return Answer(host, reply["result"])
+            reply = msgspec.json.decode(message.data, type=_Reply)
+            if reply.error is not None:
+                return Answer(host, error=msgspec.to_builtins(reply.error))
+            msgspec.json.decode(reply.result, type=COMMANDS[method].result)
+            return Answer(host, msgspec.json.decode(reply.result))
         except nats.errors.MaxPayloadError as error:
             raise FleetError(ErrorName.REFUSED, "the command is larger than a message that NATS carries") from error
-        except (nats.errors.Error, TimeoutError, msgspec.DecodeError, KeyError, TypeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return Answer(host, error=msgspec.to_builtins(_strange(f"the answer has another form than ours: {error}")))
+        except (nats.errors.Error, TimeoutError):
             return Answer(host, is_silent=True)

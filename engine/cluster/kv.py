@@ -24,6 +24,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig
 from rlpx.engine.cluster.wire import Wire
 from rlpx.protocol.bus import nats_wire
 from rlpx.protocol.cluster.steps import Answer, Call, Erase, Outcome, Put, Read
+from rlpx.protocol.mistakes import ConfigError
 
 # A call that is not answered within this time is lost.
 CALL_SECONDS: Final = 2.0
@@ -133,6 +134,13 @@ class KvStore:
         except nats.js.errors.BadRequestError:
             # Another host has made it at the same moment, or else this raises what is wrong.
             await self._js.key_value(self._bucket)
+
+    async def check(self) -> None:
+        """See that the bucket, which others may have made, forgets nothing. Raises `ConfigError`, `nats.errors.Error`."""
+        max_age_s = (await self._js.stream_info(f"KV_{self._bucket}")).config.max_age
+        if max_age_s:
+            problem = f"the bucket {self._bucket} forgets every key after {max_age_s:g} s; it must have no time to live"
+            raise ConfigError(f"cluster: {problem}")
 
     async def watch(self, keys: tuple[str, ...]) -> None:
         """See every change of keys that match, beginning with what there is. Raises `nats.errors.Error`."""

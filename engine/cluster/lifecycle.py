@@ -28,7 +28,8 @@ from rlpx.engine.cluster.wire import Wire
 from rlpx.engine.hub.events import EventsHub
 from rlpx.protocol.bus import nats_wire, zmtp
 from rlpx.protocol.bus.events import AUTHENTICATED, CLOSED, DIAL_FAILED, ESTABLISHED, OPENED
-from rlpx.protocol.cluster.addressing import EVENTS_LOST, HOST_BACK, HOST_LOST
+from rlpx.protocol.cluster.addressing import EVENTS_LOST, HOST_BACK, HOST_LOST, command_subject, covers
+from rlpx.protocol.mistakes import ConfigError
 
 # Connections that are refused before their peer is known are not among them: strangers can make any number of those.
 TOPICS: Final = (OPENED, AUTHENTICATED, ESTABLISHED, CLOSED, DIAL_FAILED, "worker.", "engine.")
@@ -162,9 +163,10 @@ class LifecycleStream:
         self._servers = 1
 
     async def start(self, events: EventsHub, servers: int) -> None:
-        """Make the stream if there is none, and publish from now on. Raises `nats.errors.Error`."""
+        """Make the stream if there is none, and publish from now on. Raises `nats.errors.Error`, `ConfigError`."""
         self._servers = servers
         await self._make_stream()
+        self._check_subjects((await self._js.stream_info(f"rlpx_{self._fleet}")).config.subjects or [])
         for topic in TOPICS:
             events.listen(topic.encode(), self._on_batch)
         self._task = asyncio.get_running_loop().create_task(self._publish(), name="publish lifecycle events to the fleet")
@@ -177,7 +179,7 @@ class LifecycleStream:
         config = StreamConfig(
             name=name,
             description="lives of the sessions of a fleet",
-            subjects=[f"rlpx.{self._fleet}.*.{topic}" for topic in ("session.*", "dial.*", "worker.*", "engine.*")],
+            subjects=self._subjects("*"),
             retention=RetentionPolicy.LIMITS,
             discard=DiscardPolicy.OLD,
             storage=StorageType.FILE,
@@ -189,8 +191,27 @@ class LifecycleStream:
         try:
             await self._js.add_stream(config)
         except nats.js.errors.BadRequestError:
-            # Another host has made it at the same moment, or else this raises what is wrong.
-            await self._js.stream_info(name)
+            # Another host has made it at the same moment, or else the error says what is wrong.
+            with suppress(nats.js.errors.NotFoundError):
+                await self._js.stream_info(name)
+                return
+            raise
+
+    def _subjects(self, host: str) -> list[str]:
+        return [f"rlpx.{self._fleet}.{host}.{topic}" for topic in ("session.*", "dial.*", "worker.*", "engine.*")]
+
+    def _check_subjects(self, taken: list[str]) -> None:
+        """See that the stream, which others may have made, takes our lives, and no requests. Raises `ConfigError`.
+
+        A stream answers what it takes, before a host could.
+        """
+        requests = (command_subject(self._fleet, self._host), f"rlpx.{self._fleet}.listen")
+        takes_all = all(any(covers(pattern, subject) for pattern in taken) for subject in self._subjects(self._host))
+        if not takes_all or any(covers(pattern, request) for pattern in taken for request in requests):
+            raise ConfigError(
+                f"cluster: the stream rlpx_{self._fleet} must have the subjects {', '.join(self._subjects('*'))};"
+                f" it has {', '.join(taken)}"
+            )
 
     async def close(self, seconds: float) -> None:
         """Publish what waits, within this time; the rest stays in the file for the next start."""

@@ -211,6 +211,7 @@ class ClusterMembership:
         self._lives = lives = LifecycleStream(self.client, self._wire, name, self.host, spool)
         await _prepare(self._connect_wire)
         await _prepare(lambda: store.restore(servers, self._watched))
+        await _prepare(store.check)
         await self._join()
         self._check_identity()
         await _prepare(lambda: lives.start(self._parts.events, servers))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -15,6 +17,14 @@ StartProcess: TypeAlias = Callable[[int], "subprocess.Popen[bytes]"]
 
 # The folder that contains the package, so that the child finds our modules where we do, even in a clone.
 _IMPORT_PATH: Final = Path(__file__).parents[3]
+# prctl(2)'s number: the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when its parent has ended, even if that was killed."""
+    with suppress(AttributeError):  # only Linux's libc has it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def spawn(

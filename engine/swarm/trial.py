@@ -6,14 +6,11 @@ and the kernel say, so the swarm's cost is not in it; but both share the cores.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -24,6 +21,7 @@ import msgspec
 from rlpx.engine.client.client import Client
 from rlpx.engine.client.subscriber import Subscriber
 from rlpx.engine.process.proc import resident_bytes
+from rlpx.engine.process.spawn import end_with_parent
 from rlpx.engine.settings.chain import load_chain
 from rlpx.engine.swarm.fleet import Lost, SwarmFleet
 from rlpx.engine.swarm.summary import Summary
@@ -38,16 +36,8 @@ STANDSTILL_SECONDS: Final = 30.0
 _READY_SECONDS: Final = 120.0
 _CALL_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
-# prctl(2)'s number: the signal that a process gets when its parent ends.
-_PR_SET_PDEATHSIG: Final = 1
 # The folder on which Python finds our modules, even in a clone.
 _IMPORT_PATH: Final = Path(__file__).parents[3]
-
-
-def _end_with_parent() -> None:
-    """Let the kernel end this process when its parent has ended, even if that was killed."""
-    with suppress(AttributeError):  # only Linux's libc has it
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -121,7 +111,7 @@ class Trial:
                 env={**environment, "PYTHONPATH": str(_IMPORT_PATH)},
                 stdout=subprocess.PIPE,
                 text=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - no thread of ours runs yet
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - no thread of ours runs yet
             )
             self._enode = self._ready()
             self._client = Client.of(run_dir, timeout_seconds=_CALL_SECONDS)

@@ -54,6 +54,14 @@ def _has_port(url: str) -> bool:
     return host.rpartition("]")[2].partition(":")[2].isdecimal()
 
 
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a pattern of NATS takes every subject that the other one takes, which does not end with `>`."""
+    words, others = pattern.split("."), subject.split(".")
+    if words[-1] == ">" and len(others) >= len(words):
+        others = [*others[: len(words) - 1], ">"]
+    return len(words) == len(others) and all(word in ("*", other) for word, other in zip(words, others, strict=True))
+
+
 def command_subject(fleet: str, host: str) -> str:
     """Where the requests to a host go."""
     return f"rlpx.{fleet}.{host}.command"

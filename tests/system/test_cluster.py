@@ -222,7 +222,11 @@ def test_commands_go_to_the_host_that_has_it_or_to_all() -> None:
         assert counted["sum"]["active"] == {"inbound": 1, "outbound": 0}
         assert counted["sum"]["limits"] == {"max_active_inbound": 2000, "max_active_outbound": 500}
         shown = ctl(nats, "counts")[1].splitlines()
-        assert (shown[0], shown[4].split(), shown[5]) == ("the fleet", "active 1 of 2000 0 of 500".split(), "host a")
+        assert (shown[0], shown[4].split(), shown[5]) == (
+            "the fleet",
+            ["active", "1", "of", "2000", "0", "of", "500"],
+            "host a",
+        )
         session = second.call("sessions")["sessions"][0]["session"]
         assert list(ctl_json(nats, "session", str(session))["hosts"]) == ["b"]
         assert ctl(nats, "session", "99") == (1, "rlpx-ctl: no_such_session: no host has a session 99\n")

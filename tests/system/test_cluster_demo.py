@@ -52,3 +52,19 @@ def test_if_one_ends_all_end() -> None:
     _, problems = demo.communicate(timeout=200)
     assert demo.returncode == 69
     assert problems == "rlpx-cluster: nats-server has ended, and so do the others\n"
+
+
+def test_if_it_is_killed_all_end() -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-P", "-m", "rlpx.engine.cli.cluster", "demo", "--hosts", "1"],
+        env={**os.environ, "PYTHONPATH": IMPORT_PATH},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stdout is not None
+    demo.stdout.readline()
+    children = psutil.Process(demo.pid).children(recursive=True)
+    assert len(children) == 3
+    demo.kill()
+    demo.communicate(timeout=200)
+    eventually(lambda: not any(child.is_running() for child in children), "all have ended")

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import nats as nats_client
+import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import StreamConfig
 
 from rlpx.protocol.cluster.addressing import PAYLOAD_BYTES
-from tests.system.cluster_fleet import Nats, fleet
+from tests.system.cluster_fleet import Nats, fleet, member
 from tests.system.harness import RunningEngine, eventually
+from tests.system.test_cluster import ctl
 
 NO_UTF_8 = b'{"peer":"\xff"}'
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -91,3 +95,47 @@ def test_a_key_that_is_no_name_is_no_host() -> None:
         said(nats, write)
         eventually(lambda: "b" in engine.call("status")["fleet"]["hosts"], "the last of them is seen")
         assert engine.call("status")["fleet"]["hosts"] == ["a", "b"]
+
+
+def refused(nats: Nats, settings: dict[str, Any]) -> str:
+    """What a host says that does not join, because somebody else has made a stream before."""
+
+    async def make(client: Client) -> None:
+        await client.jetstream().add_stream(StreamConfig(**settings))
+
+    said(nats, make)
+    with pytest.raises(AssertionError, match="no ready line") as failed:
+        member(nats, "a")
+    return str(failed.value).splitlines()[-1]
+
+
+def test_a_bucket_or_stream_that_does_not_serve_is_named() -> None:
+    with Nats() as nats:
+        line = refused(nats, {"name": "KV_test", "subjects": ["$KV.test.>"], "max_msgs_per_subject": 1, "max_age": 30.0})
+        assert line.endswith("cluster: the bucket test forgets every key after 30 s; it must have no time to live")
+    for subjects in (["rlpx.test.a.session.*"], ["rlpx.test.>"]):
+        with Nats() as nats:
+            line = refused(nats, {"name": "rlpx_test", "subjects": subjects})
+            assert "rlpx-engine: cluster: the stream rlpx_test must have the subjects rlpx.test.*.session.*, " in line
+            assert line.endswith(f"it has {subjects[0]}")
+    with Nats() as nats:
+        assert "subjects overlap with an existing stream" in refused(nats, {"name": "all", "subjects": ["rlpx.>"]})
+
+
+def test_an_answer_of_another_form_is_said_to_be_one() -> None:
+    async def ask(client: Client) -> list[tuple[int, str]]:
+        await client.jetstream().publish("$KV.test.host.b", b'{"epoch":"e"}')
+        answers = iter((b'{"error":5}', b'{"result":5}', b'{"result":null}', b"\xff"))
+
+        async def pretend(message: Msg) -> None:
+            await message.respond(next(answers))
+
+        await client.subscribe("rlpx.test.b.command", cb=pretend)
+        await client.flush()
+        return [await asyncio.to_thread(ctl, nats, command) for command in ("counts", "hosts") * 2]
+
+    with Nats() as nats, fleet(nats, "a"):
+        found = said(nats, ask)
+    assert [code for code, _ in found] == [1] * 4
+    assert all("\nhost b\nbad_response: the answer has another form than ours: " in text for _, text in found[::2])
+    assert all("\nb  bad_response; " in text for _, text in found[1::2])

@@ -8,6 +8,7 @@ from rlpx.protocol.cluster.addressing import (
     Asked,
     asked_headers,
     command_subject,
+    covers,
     dialler,
     read_asked,
     server_urls,
@@ -59,3 +60,22 @@ def test_what_is_said_of_a_request_comes_back_from_its_headers() -> None:
             read_asked({other: value for other, value in headers.items() if other != name})
     with pytest.raises(ValueError, match=r"Expected `int`"):
         read_asked({**headers, "Rlpx-Asked-session": "no number"})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_covered"),
+    [
+        ("rlpx.f.*.session.*", True),
+        ("rlpx.f.a.session.*", True),
+        ("rlpx.f.a.session.closed", False),
+        ("rlpx.f.b.session.*", False),
+        ("rlpx.f.*.session", False),
+        ("rlpx.>", True),
+        ("rlpx.f.a.session.>", True),
+        ("rlpx.f.a.session.*.>", False),
+        ("*.*.*.*.*", True),
+        (">", True),
+    ],
+)
+def test_a_pattern_covers_what_it_takes_all_of(pattern: str, is_covered: bool) -> None:  # noqa: FBT001 - of the table
+    assert covers(pattern, "rlpx.f.a.session.*") is is_covered
