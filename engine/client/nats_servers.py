@@ -66,8 +66,18 @@ class ReconnectingClient(Client):
         await super().close()
 
 
-async def connect(servers: Servers, name: str, *, on_lost: Callable[[], None], on_back: Callable[[], None]) -> Client:
-    """Connect, and call `on_lost` and `on_back` when the connection changes. Raises `NatsUnavailableError`."""
+async def connect(
+    servers: Servers,
+    name: str,
+    *,
+    on_lost: Callable[[], None],
+    on_back: Callable[[], None],
+    on_problem: Callable[[str], None] = lambda _text: None,
+) -> Client:
+    """Connect, and call `on_lost` and `on_back` when the connection changes. Raises `NatsUnavailableError`.
+
+    `on_problem` gets what is complained of while we are connected, unless it is among the last problems.
+    """
     client, credentials = ReconnectingClient(), servers.credentials
     problems: list[str] = []
     refusals: list[str] = []
@@ -80,6 +90,8 @@ async def connect(servers: Servers, name: str, *, on_lost: Callable[[], None], o
 
     async def problem(error: Exception) -> None:
         text = str(error) or type(error).__name__
+        if client.is_connected and text not in problems:
+            on_problem(text)
         problems.append(text)
         del problems[:-MAX_PROBLEMS]
         if "authorization" in text.lower() and not client.is_connected:
@@ -106,18 +118,13 @@ async def connect(servers: Servers, name: str, *, on_lost: Callable[[], None], o
         )
     )
     try:
-        done, _ = await asyncio.wait({connecting}, timeout=START_SECONDS)
+        await asyncio.wait({connecting}, timeout=START_SECONDS)
     finally:
         if not connecting.done():
             connecting.cancel()
-    cause = "they did not answer in time"
-    if done and not connecting.cancelled():
-        error = connecting.exception()
-        if error is None:
-            return client
-        if not isinstance(error, OSError | nats.errors.Error | ValueError):
-            raise error
-        cause = str(error) or cause
+    cause = _failure_of(connecting)
+    if cause is None:
+        return client
     with suppress(Exception):
         await client.close()
     cause = next(iter(refusals or problems), cause)
@@ -125,3 +132,14 @@ async def connect(servers: Servers, name: str, *, on_lost: Callable[[], None], o
     raise NatsUnavailableError(
         f"no NATS server of {shown} can be used: {cause}", is_refusal="authorization" in cause.lower()
     )
+
+
+def _failure_of(connecting: asyncio.Future[None]) -> str | None:
+    """Why there is no connection, if there is none. Raises what is a mistake of ours."""
+    unanswered = "they did not answer in time"
+    if not connecting.done() or connecting.cancelled():
+        return unanswered
+    error = connecting.exception()
+    if error is not None and not isinstance(error, OSError | nats.errors.Error | ValueError):
+        raise error
+    return None if error is None else str(error) or unanswered

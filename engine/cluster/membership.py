@@ -111,6 +111,11 @@ async def _prepare(prepare: Callable[[], Awaitable[None]]) -> None:
         return
 
 
+def _warn(problem: str) -> None:
+    """Say that a permission is missing, or what else is wrong with the connection."""
+    log.warning("the NATS server complains", problem=problem)
+
+
 class Parts(msgspec.Struct, frozen=True):
     """The parts of the engine that the fleet's decisions concern. `fail` ends the engine with a cause."""
 
@@ -202,7 +207,9 @@ class ClusterMembership:
         """
         name, servers = self._parts.settings.cluster_name, len(self._servers.urls)
         try:
-            self.client = await connect(self._servers, f"rlpx {self.host}", on_lost=self._on_lost, on_back=self._on_back)
+            self.client = await connect(
+                self._servers, f"rlpx {self.host}", on_lost=self._on_lost, on_back=self._on_back, on_problem=_warn
+            )
         except NatsUnavailableError as error:
             raise ConfigError(f"cluster: {error}", os.EX_UNAVAILABLE) from error
         self._store = store = KvStore(self.client, self._wire, name, self, now)

@@ -139,3 +139,11 @@ def test_an_answer_of_another_form_is_said_to_be_one() -> None:
     assert [code for code, _ in found] == [1] * 4
     assert all("\nhost b\nbad_response: the answer has another form than ours: " in text for _, text in found[::2])
     assert all("\nb  bad_response; " in text for _, text in found[1::2])
+
+
+def test_a_permission_that_is_missing_is_said() -> None:
+    denied = 'permissions: {subscribe: {deny: ["rlpx.>"]}}'
+    settings = f"authorization {{ users: [{{user: u, password: p, {denied}}}] }}\nno_auth_user: u\n"
+    with Nats(settings=settings) as nats, fleet(nats, "a") as (engine,):
+        for subject in ("a.command", "listen", "serve"):
+            engine.says(f'permissions violation for subscription to \\"rlpx.test.{subject}\\"')

@@ -72,8 +72,11 @@ async def test_what_fits_neither_into_memory_nor_into_the_file_is_counted(tmp_pa
     await stream.close(0.0)
 
 
-async def _found(_name: str) -> None:
+async def _found(_name: str) -> SimpleNamespace:
     """There is such a stream."""
+    return SimpleNamespace(
+        config=SimpleNamespace(subjects=[f"rlpx.test.*.{kind}.*" for kind in ("session", "dial", "worker", "engine")])
+    )
 
 
 def test_an_event_after_a_line_that_was_cut_off_is_kept(tmp_path: Path) -> None:
