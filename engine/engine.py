@@ -163,7 +163,9 @@ class Engine:
         """Make this host a member of its fleet, which decides with it about places, peers and dials."""
         from rlpx.engine.cluster import membership  # noqa: PLC0415 - a host alone loads nothing of NATS
 
+        chain = self.node.identity.chain
         parts = membership.Parts(
+            chain=f"network {chain.network_id} with genesis 0x{chain.genesis.hex()}",
             settings=self.settings,
             run_dir=self.run_dir,
             events=self.events,

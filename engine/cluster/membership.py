@@ -113,12 +113,13 @@ async def _prepare(prepare: Callable[[], Awaitable[None]]) -> None:
 
 def _warn(problem: str) -> None:
     """Say that a permission is missing, or what else is wrong with the connection."""
-    log.warning("the NATS server complains", problem=problem)
+    log.warning("the NATS server complains", cause=problem)
 
 
 class Parts(msgspec.Struct, frozen=True):
     """The parts of the engine that the fleet's decisions concern. `fail` ends the engine with a cause."""
 
+    chain: str
     settings: Settings
     run_dir: RunDir
     events: EventsHub
@@ -151,7 +152,7 @@ class ClusterMembership:
             Direction.OUTBOUND: settings.limits.max_active_outbound,
         }
         lets_in = settings.cluster_when_away == "open"
-        self.member = Member(Setup(Me(host, epoch), limits, lets_in, node=parts.ledger.own_id.hex()))
+        self.member = Member(Setup(Me(host, epoch), limits, lets_in, node=parts.ledger.own_id.hex(), chain=parts.chain))
         self._figures = Figures(settings.cluster_name, self.member)
         self._servers = Servers.named(settings.cluster, settings.cluster_creds)
         self._loop = asyncio.get_running_loop()
@@ -220,7 +221,7 @@ class ClusterMembership:
         await _prepare(lambda: store.restore(servers, self._watched))
         await _prepare(store.check)
         await self._join()
-        self._check_identity()
+        self._check_others()
         await _prepare(lambda: lives.start(self._parts.events, servers))
         self._service = CommandService(self.client, name, self.host, registry)
         await _prepare(self._service.start)
@@ -247,10 +248,18 @@ class ClusterMembership:
         if self._name_is_taken:
             raise ConfigError(f"cluster_host: the fleet has a host named {self.host} already; give this one another name")
 
-    def _check_identity(self) -> None:
-        """See that the hosts have one node key, or each its own, as the user says. Raises `ConfigError`."""
-        own, is_shared = self.member.setup.node, self._parts.settings.cluster_identity == "shared"
+    def _check_others(self) -> None:
+        """See that the hosts are on one chain, and have one node key, or each its own, as the user says.
+
+        Raises `ConfigError`.
+        """
+        own, chain = self.member.setup.node, self._parts.chain
+        is_shared = self._parts.settings.cluster_identity == "shared"
         for host, beat in self.member.hosts.alive(now()).items():
+            if beat.chain and beat.chain != chain:
+                raise ConfigError(
+                    f"cluster_name: host {host} is on {beat.chain}, and this one on {chain}; a fleet has one chain"
+                )
             if is_shared and beat.node != own:
                 raise ConfigError(
                     f"cluster_identity: shared, but host {host} has another node key; copy the file of one host"

@@ -26,6 +26,12 @@ from rlpx.protocol.cluster.addressing import DEFAULT_PORT
 CONNECT_SECONDS: Final = 2.0
 # A server that is silent for this long after our ping is gone, as nats-py judges it too.
 SILENT_SECONDS: Final = 2.0 * PING_SECONDS
+# What a server complains of, a missing permission say, may come with every message. It is said this often, and no more
+# different complaints are remembered for that than this.
+COMPLAINT_SECONDS: Final = 60.0
+MAX_COMPLAINTS: Final = 64
+# Those who wait for answers know them by numbers of 64 bits. Whatever else is published to our inbox is not ours.
+MAX_NUMBER_DIGITS: Final = 19
 
 log = structlog.get_logger()
 
@@ -122,6 +128,8 @@ class _Connection(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._max_payload = 0
         self._heard_at = monotonic()
+        # When each of them was said last.
+        self._complaints: dict[str, float] = {}
         # Since when an answer to our ping is awaited.
         self._pinged_at: float | None = None
 
@@ -191,7 +199,8 @@ class _Connection(asyncio.Protocol):
             log.warning("the connection to the NATS server is given up", cause=str(error))
             self._fail(error)
             return
-        for way, answers in zip(self._ways, messages, strict=True):
+        for way, received in zip(self._ways, messages, strict=True):
+            answers = [answer for answer in received if answer[0].isdigit() and len(answer[0]) <= MAX_NUMBER_DIGITS]
             if answers:
                 way.on_answers(answers)
 
@@ -213,9 +222,18 @@ class _Connection(asyncio.Protocol):
         elif verb is Verb.ERROR:
             problem = text.decode("utf-8", "replace").strip("'")
             if self._pong.done():
-                log.warning("the NATS server complains", cause=problem)
+                self._complain(problem)
             else:
                 self._fail(ConnectionRefusedError(problem))
+
+    def _complain(self, problem: str) -> None:
+        now = monotonic()
+        if now - self._complaints.get(problem, -COMPLAINT_SECONDS) < COMPLAINT_SECONDS:
+            return
+        if len(self._complaints) >= MAX_COMPLAINTS:
+            self._complaints.clear()
+        self._complaints[problem] = now
+        log.warning("the NATS server complains", cause=problem)
 
     def _fail(self, error: Exception) -> None:
         """Whoever waits for this connection learns that it is of no use."""

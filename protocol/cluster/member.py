@@ -40,6 +40,7 @@ class Setup(msgspec.Struct, frozen=True):
     timing: Timing = Timing()
     block_places: int = BLOCK_PLACES
     node: str = ""
+    chain: str = ""
 
 
 class Asked(msgspec.Struct):
@@ -167,7 +168,7 @@ class Member:
         hosts = len(self.hosts.others) + 1
         free = {way: places.free + places.elsewhere // hosts for way, places in self.places.items()}
         wants = {way: places.wants for way, places in self.places.items()}
-        return Heartbeat(me.epoch, free, wants, has_left=self.hosts.has_left, node=self.setup.node)
+        return Heartbeat(me.epoch, free, wants, has_left=self.hosts.has_left, node=self.setup.node, chain=self.setup.chain)
 
     def _on_return(self, now: float) -> None:
         """Heartbeats are confirmed for the first time, or after a time in which we may have been given up."""

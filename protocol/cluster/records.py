@@ -33,7 +33,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """`host.<name>`: a host is there. `free` and `wants` count places by direction: unused ones, and missing ones.
 
     `epoch` names one start of the host. What another epoch of the same host held is void. A host that has left in good
-    order holds nothing any more.
+    order holds nothing any more. `node` and `chain` say which node its peers see, and on which chain.
     """
 
     epoch: Epoch
@@ -41,6 +41,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     wants: dict[Direction, Number] = {}
     has_left: bool = False
     node: Annotated[str, Meta(max_length=128)] = ""
+    chain: Annotated[str, Meta(max_length=128, pattern="^[ -~]*$")] = ""
 
 
 class Claim(msgspec.Struct, frozen=True):

@@ -161,16 +161,23 @@ def test_a_host_that_is_cut_off_keeps_its_sessions_until_it_is_back_and_then_tho
             assert len(lives.events) == len({event["id"] for event in lives.events})
 
 
-def test_a_name_is_one_hosts() -> None:
+@pytest.mark.parametrize(
+    ("host", "chain", "problem"),
+    [
+        ("a", "dev", "cluster_host: the fleet has a host named a already"),
+        ("b", "hoodi", "cluster_name: host a is on network "),
+    ],
+)
+def test_a_name_is_one_hosts_and_a_fleet_has_one_chain(host: str, chain: str, problem: str) -> None:
     with Nats() as nats, member(nats, "a"):
-        command = [sys.executable, "-P", "-m", "rlpx.engine", "--chain", "dev", "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-P", "-m", "rlpx.engine", "--chain", chain, "--listen", "127.0.0.1:0"]
         command += ["--conf", str(ROOT / "conf" / "engine.toml"), "--run-dir", str(nats.folder / "run"), "--node-key"]
-        command += [str(nats.folder / "key"), "--cluster", nats.url, "--cluster-name", "test", "--cluster-host", "a"]
+        command += [str(nats.folder / "key"), "--cluster", nats.url, "--cluster-name", "test", "--cluster-host", host]
         done = subprocess.run(
             command, env={**os.environ, "PYTHONPATH": IMPORT_PATH}, capture_output=True, text=True, timeout=200, check=False
         )
         assert done.returncode == 78
-        assert done.stderr.splitlines()[-1].startswith("rlpx-engine: cluster_host: the fleet has a host named a already")
+        assert done.stderr.splitlines()[-1].startswith(f"rlpx-engine: {problem}")
 
 
 def test_without_the_setting_nothing_of_it_is_imported() -> None:

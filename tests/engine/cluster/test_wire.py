@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlparse
 
 import pytest
+import structlog.testing
 
 from rlpx.engine.client.nats_servers import PING_SECONDS
 from rlpx.engine.cluster import wire as module
@@ -154,3 +155,25 @@ async def test_a_server_that_does_not_answer_a_ping_is_gone(monkeypatch: pytest.
         clock[0] += SILENT_SECONDS + 0.1
         ours.wire.tick()
         await until(lambda: ours.lost)
+
+
+async def test_what_is_no_answer_of_ours_is_left_alone() -> None:
+    async with a_server() as server:
+        ours = Ours(server)
+        await ours.connect()
+        for name in (b"garbage", b"-1", b"9" * 5000, b"7"):
+            server.say(b"MSG _INBOX.a.%b 0 2\r\nok\r\n" % name)
+        await until(lambda: ours.answers == [(b"7", b"ok")])
+        assert ours.lost == 0
+
+
+async def test_what_the_server_complains_of_without_end_is_said_once_a_minute() -> None:
+    async with a_server() as server:
+        ours = Ours(server)
+        await ours.connect()
+        with structlog.testing.capture_logs() as logged:
+            for number in range(200):
+                server.say(b"-ERR 'no right to publish'\r\n-ERR 'problem %d'\r\n" % (number % 3))
+            server.say(b"MSG _INBOX.a.1 0 2\r\nok\r\n")
+            await until(lambda: ours.answers == [(b"1", b"ok")])
+        assert [line["cause"] for line in logged] == ["no right to publish", "problem 0", "problem 1", "problem 2"]
