@@ -43,7 +43,7 @@ def configuration(index: WorkerId) -> Configure:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until a condition holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - sockets and threads set no event
             await asyncio.sleep(0.001)
 

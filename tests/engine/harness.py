@@ -226,7 +226,7 @@ class EngineHarness:
             await asyncio.sleep(0)
             for worker in self.workers:
                 worker.die()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await closing
         if self._tending is not None:
             self._tending.cancel()

@@ -309,14 +309,14 @@ class ScriptedEngine:
 
     async def wait(self) -> None:
         self.happening()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.stopping.wait()
 
     async def close(self) -> None:
         self.calls.append("close")
         if self.closing is not None:
             self.closing()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await self.killed.wait()
         if self.listening is not None:
             self.listening.close()

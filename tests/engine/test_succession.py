@@ -36,7 +36,7 @@ async def test_one_after_the_other_is_replaced_and_the_next_one_when_the_last_ha
         first.die()
         await leaves(second)
         replaced = [Replacement(0, 2), Replacement(1, 0)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await restart == RestartResult([0, 1], 5.0, replaced)
         status = await harness.commands.status.status(NoParameters())
         assert [worker.worker for worker in status.workers] == [0, 2]
@@ -111,7 +111,7 @@ async def test_a_worker_that_is_lost_meanwhile_is_replaced_once(
         restart = asyncio.ensure_future(harness.commands.workers.restart_workers(NOW))
         await asyncio.sleep(0)
         harness.workers[0].die(1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await restart).replaced == []
         await until(lambda: harness.engine.fleet.get(WorkerId(0)) is not None)
         await until(lambda: len(list(harness.engine.fleet)) == 1)

@@ -129,7 +129,7 @@ async def test_a_worker_that_fails_while_it_ends_is_lost_all_the_same(make_engin
         closing = asyncio.ensure_future(harness.engine.close())
         await harness.worker.is_told(Drain)
         harness.worker.die(70)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await closing
         assert (await harness.event("session.closed"))["ended_by"] == "worker_lost"
         assert (await harness.event("worker.lost"))["cause"] == "exit code 70"

@@ -30,7 +30,7 @@ HOSTS: Final = ("a", "b", "c")
 PEERS: Final = 18
 HOUR_SECONDS: Final = 3600
 # After the last fault everything is in order within this time.
-SETTLE_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 180.0
 
 
 class Mend(NamedTuple):

@@ -13,7 +13,7 @@ import zmq
 
 from rlpx.engine.client.door import use_key
 
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 120.0
 
 
 class NoAnswerError(Exception):

@@ -13,7 +13,7 @@ import zmq
 
 from tests.declared import check_feed_event
 
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 120.0
 # Enough for a test that does not look at credit.
 PLENTY: Final = 1 << 40
 

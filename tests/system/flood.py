@@ -29,7 +29,7 @@ from rlpx.protocol.rlpx.p2p import Hello
 
 ETH: Final = 0x10
 VERSION: Final = 72
-PATIENCE_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 120.0
 # Frames that a flood seals at a time: the kernel may take this many of each peer at the end, even if nobody reads them.
 BATCH_FRAMES: Final = 64
 HASH: Final = b"\x11" * 32

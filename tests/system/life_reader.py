@@ -12,7 +12,7 @@ from tests.reader_model import ReaderModel
 
 # Once its engine is gone, the events on their way come at once.
 POLL_SECONDS: Final = 0.2
-SUBSCRIBE_SECONDS: Final = 30.0
+SUBSCRIBE_SECONDS: Final = 120.0
 
 
 class LifeReader:

@@ -17,7 +17,7 @@ LIMIT = 40
 # What ended is compared with the stream, so the hosts remember all of it.
 LIMITS = ("--limits.max-active-inbound", str(LIMIT), "--control.history", "100000")
 # Servers that are back must find each other, choose leaders, and take what waited.
-BACK_SECONDS = 60.0
+BACK_SECONDS = 180.0
 
 
 def crowd_in(peers: Crowd, engines: list[RunningEngine]) -> None:

@@ -28,7 +28,7 @@ WORKERS = (WorkerId(0), WorkerId(1))
 # Nobody can know what a worker drops right before its end, so a drop never comes right before a replacement.
 REPLACED_EVERY = 300
 DROPPED_EVERY = 100
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 200.0
 # So small that a reader that stops reading soon loses events.
 SETTINGS = EventSettings(queue_bytes=1 << 20, total_queue_bytes=4 << 20)
 

@@ -85,6 +85,8 @@ class FakeWorker:
         self.program = b""
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        # By default, a ROUTER drops what follows a thousand messages that wait.
+        self._socket.setsockopt(zmq.SNDHWM, 0)
         self._path = folder / f"worker-{index}.ipc"
         self._path.unlink(missing_ok=True)
         self._socket.bind(f"ipc://{self._path}")

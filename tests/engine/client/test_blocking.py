@@ -250,5 +250,5 @@ with connect(sys.argv[1]) as engine:
         await fake.workers[0].send({"token": 1, "request_id": 1, **offered}, b"\xc1\x01")
         assert await fake.workers[0].take() == ({"token": 1}, [])
         await fake.workers[0].send({"token": 2, "request_id": 2, **offered}, b"\xc1\x02")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await program.wait() == 0

@@ -320,7 +320,7 @@ async def test_leaving_closes_everything_although_it_is_cancelled(tmp_path: Path
         closing.cancel()
         await asyncio.wait([closing])
         # A socket that was left open would be reported as a warning when it is collected, and stop this from ending.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await engine.close()
         del engine
         gc.collect()

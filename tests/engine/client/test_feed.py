@@ -44,7 +44,7 @@ async def send(worker: FakeWorker, number: int, first: int, *payloads: bytes) ->
 
 
 async def items(feed: Feed, count: int) -> list[Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return [await anext(feed) for _ in range(count)]
 
 
@@ -292,7 +292,7 @@ async def test_a_reader_that_waits_when_the_program_leaves_is_told(tmp_path: Pat
 async def test_leaving_ends_a_feed_that_also_has_the_engines_own_events(tmp_path: Path) -> None:
     with zmq.Context() as context, context.socket(zmq.XPUB) as events:
         events.bind(f"ipc://{tmp_path}/events.ipc")
-        async with asyncio.timeout(10), fake_engine(tmp_path, 0) as fake:
+        async with asyncio.timeout(60), fake_engine(tmp_path, 0) as fake:
             async with connect(tmp_path) as engine:
                 feed = engine.feed("session.")
                 reading = asyncio.create_task(items(feed, 1))

@@ -82,5 +82,5 @@ async def ended(harness: FleetHarness) -> None:
     """End the workers that still run, and the fleet with them."""
     for worker in harness.workers:
         worker.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await harness.fleet.retire(DRAIN, 5)

@@ -42,7 +42,7 @@ def answer(method: str, **parameters: Any) -> Any:
 
 async def event(response: ClientResponse) -> tuple[str, dict[str, Any]]:
     """The next event of a stream."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         name = (await response.content.readline()).decode().removeprefix("event: ").strip()
         data = (await response.content.readuntil(b"\n\n")).decode().removeprefix("data: ")
     return name, json.loads(data)

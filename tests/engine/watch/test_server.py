@@ -27,7 +27,7 @@ async def answers(*requests: bytes) -> list[bytes]:
     for request in requests:
         reader, writer = await asyncio.open_connection(*address)
         writer.write(request)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             found.append(await reader.read())
         writer.close()
     stopped.set()
