@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 import nats.errors
+import nats.js.errors
 import structlog
 from nats.aio.client import Client
 
@@ -94,6 +95,8 @@ class SharedCommands:
         self._host = host
         self._echoes = echoes
         self._waiting: dict[str, tuple[bytes, float | None]] = {}
+        # Those of them that the store has refused.
+        self._refused: set[str] = set()
         self._seen: asyncio.Queue[Record] = asyncio.Queue(MAX_WAITING)
         self._is_waiting = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -139,9 +142,15 @@ class SharedCommands:
                 key, (value, ttl_s) = next(iter(self._waiting.items()))
                 try:
                     await self._js.publish(self._prefix + key, value, msg_ttl=ttl_s)
-                except (nats.errors.Error, OSError, TimeoutError):
+                except (nats.errors.Error, OSError, TimeoutError) as error:
+                    if isinstance(error, nats.js.errors.APIError) and key not in self._refused:
+                        self._refused.add(key)
+                        log.warning("the fleet's store refuses to share a command, which is tried again", cause=str(error))
+                    # The others do not wait behind it.
+                    self._waiting[key] = self._waiting.pop(key)
                     await asyncio.sleep(RETRY_SECONDS)
                 else:
+                    self._refused.discard(key)
                     if self._waiting.get(key) == (value, ttl_s):
                         del self._waiting[key]
 
