@@ -225,6 +225,8 @@ async def _try_rights(client: Client, fleet: str, host: str) -> None:
     )
     for subject, headers in sends:
         await client.publish(subject, b"", answers, headers)
-    await client.flush(timeout=int(CALL_SECONDS))
+    # nats-py 2.16 sends a ping before what was published in the same iteration of the loop. The second one comes after it.
+    for _ in range(2):
+        await client.flush(timeout=int(CALL_SECONDS))
     for subscription in hears:
         await subscription.unsubscribe()

@@ -226,6 +226,10 @@ async def test_over_the_budget_the_fullest_lossless_feed_ends_unless_a_session_h
             program.says({"feed": 2, "close": True})
             await program.hears()
             small.send("eth", TRANSACTIONS, encoded([b"\x02" + os.urandom(160_000 if is_half else 120_000)]))
+            # Before that, the message is in progress, and its session has it.
+            await engine.until_that(
+                lambda report: isinstance(report, control.Pulse) and report.feeds.queued_bytes >= 120_000
+            )
             large.session.send("eth", 4, encoded([7, os.urandom(200_000)]))
             frame = large.session.data_to_send()
             # All but its end.
