@@ -21,7 +21,7 @@ from rlpx.engine.client.feed import Feed, FeedClosedError
 from rlpx.engine.client.feed_items import FeedItem
 from rlpx.engine.client.feed_options import FeedOptions, opening_of
 from rlpx.engine.client.presence import EngineError, EngineUnavailableError
-from rlpx.engine.client.responding import Request, Responder, Response, requests_of
+from rlpx.engine.client.responding import Handler, Request, Responder, Response, requests_of
 from rlpx.protocol.bus.results import BroadcastResult
 
 if TYPE_CHECKING:
@@ -47,6 +47,28 @@ class LoopThread:
         # A program that ends without closing is not kept alive.
         self._thread = threading.Thread(target=self._loop.run_forever, name="rlpx.engine.client", daemon=True)
         self._thread.start()
+        self._handlers: list[HandlerThreads] = []
+
+    def respond(
+        self,
+        handler: Callable[[Request], Response],
+        at_a_time: int,
+        begin: Callable[[Handler], Responder | FleetResponder],
+    ) -> BlockingResponder:
+        """Begin to respond in the loop, with a handler that runs in threads of its own, and wait until that is known."""
+        threads = HandlerThreads(at_a_time)
+
+        async def threaded(request: Request) -> Response:
+            return await threads.run(handler, request)
+
+        async def made() -> Responder | FleetResponder:
+            responder = begin(threaded)
+            await responder.registered()
+            return responder
+
+        responder = BlockingResponder(self.wait(made()), self.wait, threads)
+        self._handlers.append(threads)
+        return responder
 
     def wait(self, called: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the loop until it is done. An interrupt (Ctrl-C) cancels it.
@@ -74,6 +96,8 @@ class LoopThread:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+        for threads in self._handlers:
+            threads.close()
 
     def _begin(self, called: Coroutine[Any, Any, T], *, is_last: bool = False) -> concurrent.futures.Future[T]:
         if self._process != os.getpid():
@@ -276,7 +300,6 @@ class BlockingEngine(BlockingCommands):
             self._thread.close(asyncio.sleep(0))
             raise
         self._commands = self._engine
-        self._handlers: list[HandlerThreads] = []
 
     def feed(self, *topics: str, **options: Unpack[FeedOptions]) -> BlockingFeed:
         """See `Engine.feed`. Iterate with `for`, or `read` with a time."""
@@ -292,19 +315,9 @@ class BlockingEngine(BlockingCommands):
     ) -> BlockingResponder:
         """See `Engine.respond`. It answers in the background; handlers run in threads of their own, up to `at_a_time`."""
         served = requests_of(topics)
-        threads = HandlerThreads(at_a_time)
-
-        async def threaded(request: Request) -> Response:
-            return await threads.run(handler, request)
-
-        async def made() -> Responder:
-            responder = self._engine.responding.add(served, threaded, at_a_time)
-            await responder.registered()
-            return responder
-
-        responder = BlockingResponder(self._thread.wait(made()), self._thread.wait, threads)
-        self._handlers.append(threads)
-        return responder
+        return self._thread.respond(
+            handler, at_a_time, lambda threaded: self._engine.responding.add(served, threaded, at_a_time)
+        )
 
     def peer(self, session: int) -> BlockingPeer:
         """See `Engine.peer`."""
@@ -333,8 +346,6 @@ class BlockingEngine(BlockingCommands):
     def close(self) -> None:
         """Close all connections, and end the thread; a second time is harmless."""
         self._thread.close(self._engine.close())
-        for threads in self._handlers:
-            threads.close()
 
     def _wait(self, called: Coroutine[Any, Any, T]) -> T:
         return self._thread.wait(called)

@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
-from rlpx.engine.client.blocking import BlockingItems, BlockingResponder, HandlerThreads, LoopThread, Wait
+from rlpx.engine.client.blocking import BlockingItems, BlockingResponder, LoopThread, Wait
 from rlpx.engine.client.by_host import ByHost
 from rlpx.engine.client.commands import BlockingCommands, BlockingFleetCommands
 from rlpx.engine.client.fleet import Fleet, Host
 from rlpx.engine.client.fleet_feed import FleetFeed
 from rlpx.engine.client.fleet_items import FleetFeedOptions, FleetItem, fleet_opening
 from rlpx.engine.client.fleet_link import FleetPlace
-from rlpx.engine.client.fleet_responding import FleetResponder
 from rlpx.engine.client.responding import Request, Response
 from rlpx.protocol.bus.results import BroadcastResult
 from rlpx.protocol.cluster.records import Heartbeat
@@ -81,7 +80,6 @@ class BlockingFleet(BlockingFleetCommands):
             raise
         self.name = fleet.name
         self._fleet: Fleet = fleet
-        self._handlers: list[HandlerThreads] = []
 
     def hosts(self) -> dict[str, Heartbeat]:
         """See `Fleet.hosts`."""
@@ -118,19 +116,9 @@ class BlockingFleet(BlockingFleetCommands):
         self, topics: str | Iterable[str], handler: Callable[[Request], Response], *, at_a_time: int = 64
     ) -> BlockingResponder:
         """See `Fleet.respond`. It answers in the background; handlers run in threads of their own, up to `at_a_time`."""
-        threads = HandlerThreads(at_a_time)
-
-        async def threaded(request: Request) -> Response:
-            return await threads.run(handler, request)
-
-        async def made() -> FleetResponder:
-            responder = self._fleet.respond(topics, threaded, at_a_time=at_a_time)
-            await responder.registered()
-            return responder
-
-        responder = BlockingResponder(self._wait(made()), self._thread.wait, threads)
-        self._handlers.append(threads)
-        return responder
+        return self._thread.respond(
+            handler, at_a_time, lambda threaded: self._fleet.respond(topics, threaded, at_a_time=at_a_time)
+        )
 
     def publish(  # noqa: PLR0913 - as the other face
         self,
@@ -150,8 +138,6 @@ class BlockingFleet(BlockingFleetCommands):
     def close(self) -> None:
         """Close the connection and all feeds, and end the thread; a second time is harmless."""
         self._thread.close(self._fleet.close())
-        for threads in self._handlers:
-            threads.close()
 
     def _wait(self, called: Coroutine[Any, Any, T]) -> T:
         return self._thread.wait(called)
