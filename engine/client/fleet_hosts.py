@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from rlpx.protocol.cluster.records import Heartbeat, decode, host_key, host_of
 
 # The store must answer within this time.
 STORE_SECONDS: Final = 5.0
+# The servers forget a consumer that nobody reads after this time. They keep a thousand at most.
+CONSUMER_SECONDS: Final = 5.0
 
 
 async def hosts_of(client: Client, fleet: str) -> dict[str, Heartbeat]:
@@ -19,14 +22,31 @@ async def hosts_of(client: Client, fleet: str) -> dict[str, Heartbeat]:
     its store does not answer.
     """
     found: dict[str, Heartbeat] = {}
-    store = await client.jetstream(timeout=STORE_SECONDS).key_value(fleet)
-    # The store has a key for each peer as well, so nothing may ask it for all keys.
-    watched = await store.watch(host_key("*"), ignore_deletes=True)
+    prefix = f"$KV.{fleet}."
+    heard = await client.subscribe(client.new_inbox())
     try:
-        while (entry := await watched.updates(STORE_SECONDS)) is not None:  # type: ignore[no-untyped-call]  # it has no types
-            host, beat = host_of(entry.key), decode(Heartbeat, entry.value)
+        # The store has a key for each peer as well, so nothing may ask it for all keys. nats-py's own watch may take keys
+        # that are on their way for none, and find no hosts: the server's count of keys says how many to wait for.
+        config = ConsumerConfig(
+            deliver_subject=heard.subject,
+            deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+            ack_policy=AckPolicy.NONE,
+            filter_subject=prefix + host_key("*"),
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=CONSUMER_SECONDS,
+            max_deliver=1,
+        )
+        made = await client.jetstream(timeout=STORE_SECONDS).add_consumer(f"KV_{fleet}", config)
+        sent = 0 if made.delivered is None else made.delivered.consumer_seq
+        for _ in range(sent + (made.num_pending or 0)):
+            message = await heard.next_msg(STORE_SECONDS)
+            # The marker of an erased key is empty, so it is no heartbeat.
+            host, beat = host_of(message.subject.removeprefix(prefix)), decode(Heartbeat, message.data)
             if host is not None and beat is not None and not beat.has_left:
                 found[host] = beat
+        # Nobody waits for the answer.
+        await client.publish(f"$JS.API.CONSUMER.DELETE.KV_{fleet}.{made.name}")
     finally:
-        await watched.stop()  # type: ignore[no-untyped-call]  # it has no types
+        await heard.unsubscribe()
     return dict(sorted(found.items()))

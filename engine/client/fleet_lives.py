@@ -83,6 +83,8 @@ class Lives:
         with suppress(nats.errors.Error, OSError, TimeoutError):
             if read is not None:
                 await read.unsubscribe()
+                # The servers keep a limited number of consumers. Nobody waits for the answer.
+                await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
 
     async def _begin(self) -> None:
         """Make a consumer, with an inbox of its own so that nothing comes from one before."""

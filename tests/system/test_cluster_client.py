@@ -38,6 +38,7 @@ from rlpx.engine.client import (
     RefusedError,
     connect,
 )
+from rlpx.engine.client.fleet_hosts import hosts_of
 from rlpx.engine.client.fleet_traffic import WISH_SECONDS
 from rlpx.engine.client.nats_servers import Servers
 from rlpx.engine.cluster.commander import Commander
@@ -47,7 +48,7 @@ from rlpx.protocol.eth.messages import BlockHeaders, GetBlockHeaders, HeadersQue
 from rlpx.protocol.rlpx.crypto import PrivateKey
 from rlpx.protocol.session.events import MessageReceived
 from tests.system.cluster_fleet import Crowd, Lives, Nats, crowd, fleet, member
-from tests.system.harness import IMPORT_PATH, RunningEngine, eventually
+from tests.system.harness import IMPORT_PATH, PATIENCE_SECONDS, RunningEngine, eventually
 from tests.system.peers import Peer
 
 QUESTION: Final = GetBlockHeaders(0, HeadersQuery(start=1, limit=16))
@@ -172,6 +173,33 @@ def test_to_find_the_hosts_nobody_looks_at_the_keys_of_peers() -> None:
         looked_at = asyncio.run(filters_of_hosts(nats.url))
         # Once each time that `hosts` is called, and once as the program connects.
         assert looked_at == ["$KV.test.host.*"] * 3
+
+
+async def found_hosts(url: str) -> tuple[list[list[str]], int]:
+    """What many searches for hosts find, one after the other and at once, and the consumers that the servers then keep."""
+    client = await nats_client.connect(url)
+    store = await client.jetstream().create_key_value(bucket="test")
+    for host in "abcdefgh":
+        await store.put(f"host.{host}", b'{"epoch": "1"}')
+    await store.put("host.i", b'{"epoch": "1"}')
+    await store.delete("host.i")
+    found = [await hosts_of(client, "test") for _ in range(1000)]
+    found += await asyncio.gather(*(hosts_of(client, "test") for _ in range(200)))
+    # The last ones are still being deleted.
+    kept = 1
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while kept:
+            kept = len(await client.jetstream().consumers_info("KV_test"))
+    await client.close()
+    return [list(hosts) for hosts in found], kept
+
+
+def test_each_search_for_hosts_finds_all_of_them_and_leaves_nothing_behind() -> None:
+    with Nats() as nats:
+        found, kept = asyncio.run(found_hosts(nats.url))
+    assert found == [list("abcdefgh")] * 1200
+    # A server keeps a thousand consumers of a bucket, among them the hosts' own.
+    assert kept == 0
 
 
 def has_active(engine: RunningEngine, count: int) -> bool:
