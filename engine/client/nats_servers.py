@@ -11,6 +11,7 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 
+from rlpx.engine.client.complaints import Complaints
 from rlpx.engine.client.credentials import Credentials
 from rlpx.protocol.cluster.addressing import server_urls, without_password
 from rlpx.protocol.mistakes import ConfigError
@@ -21,7 +22,7 @@ START_SECONDS: Final = 10.0
 PING_SECONDS: Final = 2
 RETRY_SECONDS: Final = 0.5
 PENDING_BYTES: Final = 8 * 1024 * 1024
-# The last problems, of which an error names one.
+# The last problems before there is a connection, of which an error names the first.
 MAX_PROBLEMS: Final = 8
 
 
@@ -58,6 +59,12 @@ class ReconnectingClient(Client):
         with suppress(asyncio.InvalidStateError):
             await super()._attempt_reconnect()
 
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py 2.16 ends for good at most complaints. A server that wants us no more closes the connection by itself, and may
+        # let us in again, as it does after its users were changed and changed back.
+        problem = err_msg.strip("'")
+        await self._error_cb(nats.errors.Error(f"nats: {problem}"))
+
     async def close(self) -> None:
         """End. What could not be sent is dropped: nats-py 2.16 would write it to a transport that is closed."""
         if not self.is_connected:
@@ -76,9 +83,10 @@ async def connect(
 ) -> Client:
     """Connect, and call `on_lost` and `on_back` when the connection changes. Raises `NatsUnavailableError`.
 
-    `on_problem` gets what is complained of while we are connected, unless it is among the last problems.
+    `on_problem` gets what servers complain of afterwards, and why they do not let us in again, each once in a minute.
     """
     client, credentials = ReconnectingClient(), servers.credentials
+    complaints = Complaints(on_problem)
     problems: list[str] = []
     refusals: list[str] = []
 
@@ -90,11 +98,12 @@ async def connect(
 
     async def problem(error: Exception) -> None:
         text = str(error) or type(error).__name__
-        if client.is_connected and text not in problems:
-            on_problem(text)
+        if connecting.done():
+            complaints.hear(text)
+            return
         problems.append(text)
         del problems[:-MAX_PROBLEMS]
-        if "authorization" in text.lower() and not client.is_connected:
+        if "authorization" in text.lower():
             # By itself, the library would ask on and on.
             refusals.append(text)
             if len(refusals) >= len(servers.urls):

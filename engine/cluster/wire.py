@@ -16,6 +16,7 @@ from urllib.parse import ParseResult
 
 import structlog
 
+from rlpx.engine.client.complaints import Complaints
 from rlpx.engine.client.credentials import Credentials
 from rlpx.engine.client.nats_servers import PENDING_BYTES, PING_SECONDS
 from rlpx.protocol.bus import nats_wire
@@ -26,10 +27,6 @@ from rlpx.protocol.cluster.addressing import DEFAULT_PORT
 CONNECT_SECONDS: Final = 2.0
 # A server that is silent for this long after our ping is gone, as nats-py judges it too.
 SILENT_SECONDS: Final = 2.0 * PING_SECONDS
-# What a server complains of, a missing permission say, may come with every message. It is said this often, and no more
-# different complaints are remembered for that than this.
-COMPLAINT_SECONDS: Final = 60.0
-MAX_COMPLAINTS: Final = 64
 # Those who wait for answers know them by numbers of 64 bits. Whatever else is published to our inbox is not ours.
 MAX_NUMBER_DIGITS: Final = 19
 
@@ -56,6 +53,7 @@ class Wire:
         self._on_lost = on_lost
         self._ways: list[Way] = []
         self._connection: _Connection | None = None
+        self._complaints = Complaints(lambda problem: log.warning("the NATS server complains", cause=problem))
 
     @property
     def is_up(self) -> bool:
@@ -72,7 +70,7 @@ class Wire:
         """Connect, and prove who we are. `server_name` is that of the certificate. Raises `OSError`, `NatsWireError`."""
         if self._connection is not None:
             return
-        made = _Connection(self._ways, self._forget)
+        made = _Connection(self._ways, self._forget, self._complaints.hear)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await made.connect(url, server_name, lambda info: self._options(url, info))
@@ -115,11 +113,12 @@ class Wire:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection. `on_end` is called at its end."""
+    """One connection. `on_end` is called at its end, `complain` with what the server complains of."""
 
-    def __init__(self, ways: list[Way], on_end: Callable[[_Connection], None]) -> None:
+    def __init__(self, ways: list[Way], on_end: Callable[[_Connection], None], complain: Callable[[str], None]) -> None:
         self._ways = ways
         self._on_end = on_end
+        self._complain = complain
         self._reader = nats_wire.Reader(len(ways))
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -128,8 +127,6 @@ class _Connection(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._max_payload = 0
         self._heard_at = monotonic()
-        # When each of them was said last.
-        self._complaints: dict[str, float] = {}
         # Since when an answer to our ping is awaited.
         self._pinged_at: float | None = None
 
@@ -225,15 +222,6 @@ class _Connection(asyncio.Protocol):
                 self._complain(problem)
             else:
                 self._fail(ConnectionRefusedError(problem))
-
-    def _complain(self, problem: str) -> None:
-        now = monotonic()
-        if now - self._complaints.get(problem, -COMPLAINT_SECONDS) < COMPLAINT_SECONDS:
-            return
-        if len(self._complaints) >= MAX_COMPLAINTS:
-            self._complaints.clear()
-        self._complaints[problem] = now
-        log.warning("the NATS server complains", cause=problem)
 
     def _fail(self, error: Exception) -> None:
         """Whoever waits for this connection learns that it is of no use."""

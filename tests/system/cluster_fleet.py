@@ -52,6 +52,8 @@ class Nats:
     def __init__(self, servers: int = 1, settings: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rlpx-nats-"))
         (self.folder / "more.conf").write_text(settings)
+        # What stands before each address, as in `user:password@`.
+        self.user = ""
         self.ports, self._routes = free_ports(servers), free_ports(servers)
         self.processes: list[subprocess.Popen[bytes]] = []
         for index in range(servers):
@@ -61,7 +63,7 @@ class Nats:
 
     @property
     def url(self) -> str:
-        return "nats://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        return "nats://" + ",".join(f"{self.user}127.0.0.1:{port}" for port in self.ports)
 
     def start(self, index: int) -> None:
         """Start a server that was killed."""

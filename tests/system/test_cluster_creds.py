@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -41,3 +43,21 @@ def test_hosts_and_rlpx_ctl_show_their_credentials(tmp_path: Path) -> None:
             assert refused.returncode == 69
             [line] = refused.stderr.splitlines()
             assert "Authorization Violation" in line
+
+
+def test_a_host_whose_user_was_taken_away_for_a_while_says_so_and_is_back() -> None:
+    def users(*names: str) -> str:
+        return f"authorization {{users: [{', '.join(f'{{user: {name}, password: p}}' for name in names)}]}}\n"
+
+    def set_users(nats: Nats, *names: str) -> None:
+        (nats.folder / "more.conf").write_text(users(*names))
+        os.kill(nats.processes[0].pid, signal.SIGHUP)
+
+    with Nats(settings=users("host", "other")) as nats:
+        nats.user = "host:p@"
+        with fleet(nats, "a") as (engine,):
+            set_users(nats, "other")
+            eventually(lambda: engine.call("status")["fleet"]["state"] == "away", "it is away")
+            eventually(lambda: "authorization violation" in engine.stderr.lower(), "it says why")
+            set_users(nats, "host", "other")
+            eventually(lambda: engine.call("status")["fleet"]["state"] == "member", "it is a member again")

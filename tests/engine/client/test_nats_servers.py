@@ -11,6 +11,9 @@ import pytest
 from rlpx.engine.client import nats_servers
 from rlpx.engine.client.nats_servers import NatsUnavailableError, Servers, connect
 
+# Generous: a wait ends as soon as its condition holds.
+PATIENCE_SECONDS = 30.0
+
 
 @pytest.mark.loop("asyncio")
 async def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,12 +23,33 @@ async def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPat
 
 
 async def answer_pings(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A server, until it is killed."""
+    """A server, until it is killed, or wants its client no more."""
     writer.write(b'INFO {"server_id":"a","version":"2.11.0","max_payload":1048576,"headers":true}\r\n')
-    while (line := await reader.readline()) and line != b"PUB killed  0\r\n":
+    while (line := await reader.readline()) and not line.startswith((b"PUB killed ", b"PUB unwanted ")):
         if line == b"PING\r\n":
             writer.write(b"PONG\r\n")
-    writer.transport.abort()
+    if line.startswith(b"PUB unwanted "):
+        writer.write(b"-ERR 'Authorization Violation'\r\n")
+        await writer.drain()
+        writer.close()
+    else:
+        writer.transport.abort()
+
+
+async def test_a_client_that_a_server_wants_no_more_says_so_and_connects_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats_servers, "RETRY_SECONDS", 0.1)
+    is_back, problems = asyncio.Event(), list[str]()
+    server = await asyncio.start_server(answer_pings, "127.0.0.1", 0)
+    servers = Servers((f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}",))
+    client = await connect(servers, "a", on_lost=lambda: None, on_back=is_back.set, on_problem=problems.append)
+    try:
+        await client.publish("unwanted")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await is_back.wait()
+        assert "nats: authorization violation" in problems
+    finally:
+        await client.close()
+        server.close()
 
 
 @pytest.mark.loop("asyncio")

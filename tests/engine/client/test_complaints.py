@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from rlpx.engine.client import complaints as module
+from rlpx.engine.client.complaints import COMPLAINT_SECONDS, MAX_COMPLAINTS, Complaints
+
+
+def test_each_complaint_is_told_once_a_minute_and_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    told: list[str] = []
+    complaints = Complaints(told.append)
+    for number in range(200):
+        complaints.hear("no right to publish")
+        complaints.hear(f"problem {number % 2}")
+    assert told == ["no right to publish", "problem 0", "problem 1"]
+    clock[0] += COMPLAINT_SECONDS
+    complaints.hear("no right to publish")
+    assert told[3:] == ["no right to publish"]
+    # With too many of them, the first may be told again.
+    for number in range(MAX_COMPLAINTS):
+        complaints.hear(f"other {number}")
+    complaints.hear("no right to publish")
+    assert told[-1] == "no right to publish"
