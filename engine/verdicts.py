@@ -7,6 +7,7 @@ Limits are exact because a session becomes active only with the verdict in hand.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
@@ -16,7 +17,7 @@ from rlpx.engine.intake.room import Room
 from rlpx.engine.ledger.counter import NO_LEASE, Refusal
 from rlpx.engine.ledger.ledger import Ledger
 from rlpx.protocol.bus import control
-from rlpx.protocol.bus.control import SessionId
+from rlpx.protocol.bus.control import SessionId, WorkerId
 from rlpx.protocol.bus.sessions import SessionView
 from rlpx.protocol.errors import DisconnectReason
 from rlpx.protocol.lifecycle import Direction, Stage
@@ -98,11 +99,17 @@ class Verdicts:
             del self._short[session]
             self.on_refused(session, NO_LEASE)
 
-    def on_admitted(self, session: SessionId) -> None:
-        """No other host of the fleet has the peer."""
-        view = self._ledger.views.get(session)
-        if view is not None:
-            self._fleet.tell(view.worker, control.Verdict(session))
+    def on_admitted(self, sessions: Iterable[SessionId]) -> None:
+        """No other host of the fleet has their peers. Each worker gets its verdicts in one write."""
+        of_worker: dict[WorkerId, list[control.Command]] = {}
+        for session in sessions:
+            view = self._ledger.views.get(session)
+            if view is not None:
+                of_worker.setdefault(view.worker, []).append(control.Verdict(session))
+        for index, verdicts in of_worker.items():
+            worker = self._fleet.get(index)
+            if worker is not None:
+                worker.command_all(verdicts)
 
     def on_refused(self, session: SessionId, refusal: Refusal) -> None:
         """The fleet refuses a session."""

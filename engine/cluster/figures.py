@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from rlpx.engine.cluster.lifecycle import LifecycleStream
@@ -40,11 +41,12 @@ class Figures:
         """A session is claimed."""
         self._claimed_at[session] = now
 
-    def on_verdict(self, session: int, now: float) -> None:
-        """The session has its verdict."""
-        claimed_at = self._claimed_at.pop(session, None)
-        if claimed_at is not None:
-            self._claim_seconds.observe(now - claimed_at)
+    def on_verdicts(self, sessions: Iterable[int], now: float) -> None:
+        """The sessions have their verdicts."""
+        for session in sessions:
+            claimed_at = self._claimed_at.pop(session, None)
+            if claimed_at is not None:
+                self._claim_seconds.observe(now - claimed_at)
 
     def on_release(self, session: int) -> None:
         """The session has ended, perhaps without a verdict."""

@@ -1,7 +1,7 @@
 """The fleet's key-value store: a bucket of NATS JetStream, written by compare-and-set and watched.
 
-Calls are pipelined: those of one loop iteration leave in one write, none waits for another's answer, and the answers of one
-read are handed on together. They go over the connection of `wire.py`; nats-py makes the bucket and watches.
+Calls are pipelined: those that the owner sends together leave in one write, none waits for another's answer, and the answers
+of one read are handed on together. They go over the connection of `wire.py`; nats-py makes the bucket and watches.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class KvStore:
         return len(self._open_calls)
 
     def send(self, call: Call) -> None:
-        """Carry a call out; its answer follows."""
+        """Carry a call out with the wire's next `flush`; its answer follows."""
         opened = self._open_calls[call.call] = _Open(call, self._now() + CALL_SECONDS)
         self._publish(call.call, opened)
 
@@ -223,12 +223,13 @@ class KvStore:
             self._hand_on()
 
     def _on_replies(self, replies: list[nats_wire.Message]) -> None:
-        for name, body in replies:
-            number = int(name)
+        for number, body in replies:
             opened = self._open_calls.get(number)
             if opened is not None:
                 self._on_reply(number, opened, body)
         self._hand_on()
+        # Those that look at their keys now.
+        self._wire.flush()
 
     def _on_reply(self, number: int, opened: _Open, body: bytes) -> None:
         try:

@@ -126,8 +126,9 @@ class Spool:
 
     def clear(self) -> None:
         """All is published."""
-        self._size = self._read_at = 0
-        self._path.unlink(missing_ok=True)
+        if self._size:
+            self._size = self._read_at = 0
+            self._path.unlink(missing_ok=True)
 
 
 class LifecycleStream:
@@ -259,8 +260,9 @@ class LifecycleStream:
         for topic, wire in batches:
             head = _head_decoder.decode(zmtp.decode(wire)[1])
             publisher = "e" if head.worker is None else head.worker
+            id_start = f"{head.run}-{publisher}-{topic}-"
             for ordinal, fields in enumerate(head.events, head.first):
-                self._add(Life(f"{head.run}-{publisher}-{topic}-{ordinal}", topic, fields))
+                self._add(Life(f"{id_start}{ordinal}", topic, fields))
 
     def _add(self, life: Life) -> None:
         # While there is a file, what is in memory is older.
@@ -320,15 +322,22 @@ class LifecycleStream:
 
     def _send(self) -> None:
         """Send what is not confirmed, in one go: their answers come one by one."""
+        # By topic and host, of which a group has few.
+        subjects: dict[tuple[str, str], bytes] = {}
         for number, life in self._unconfirmed.items():
-            subject, reply = self._subject(life.topic, life.host).encode(), b"%b%d" % (self._inbox.prefix, number)
+            about = life.topic, life.host
+            subject = subjects.get(about)
+            if subject is None:
+                subject = subjects[about] = self._subject(*about).encode()
+            reply = b"%b%d" % (self._inbox.prefix, number)
             if not self._wire.publish(subject, reply, _HEADERS % life.id.encode(), bytes(life.fields)):
                 raise nats.errors.ConnectionClosedError
+        self._wire.flush()
 
     def _on_confirmed(self, answers: list[nats_wire.Message]) -> None:
         for number, body in answers:
             if body.startswith(b'{"stream"'):
-                if self._unconfirmed.pop(int(number), None) is not None:
+                if self._unconfirmed.pop(number, None) is not None:
                     self.published_events += 1
             elif not body:
                 # "No responders": there is no such stream, or no server leads it at this moment.

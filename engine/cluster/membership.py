@@ -65,6 +65,7 @@ from rlpx.protocol.cluster.steps import (
     Refused,
     Returned,
     Scan,
+    Step,
 )
 from rlpx.protocol.lifecycle import Direction
 from rlpx.protocol.mistakes import ConfigError
@@ -188,7 +189,6 @@ class ClusterMembership:
             Erase: self._on_call,
             Read: self._on_call,
             Scan: self._on_scan,
-            Admitted: self._on_admitted,
             Refused: self._on_refused,
             EndSession: self._on_end,
             PlacesChanged: self._on_places,
@@ -518,10 +518,24 @@ class ClusterMembership:
         self._is_draining = True
         try:
             while steps := self.member.take():
-                for step in steps:
-                    self._handlers[type(step)](step)
+                self._take(steps)
         finally:
             self._is_draining = False
+        self._wire.flush()
+
+    def _take(self, steps: list[Step]) -> None:
+        """Carry steps out in their order. Sessions that are admitted one after the other get their verdicts together."""
+        admitted: list[SessionId] = []
+        for step in steps:
+            if type(step) is Admitted:
+                admitted.append(SessionId(step.session))
+                continue
+            if admitted:
+                self._on_admitted(admitted)
+                admitted = []
+            self._handlers[type(step)](step)
+        if admitted:
+            self._on_admitted(admitted)
 
     def _on_call(self, call: Call) -> None:
         self._kv.send(call)
@@ -534,13 +548,13 @@ class ClusterMembership:
             answer = await read_page(self.client, self._parts.settings.cluster_name, scan)
             self._act(lambda at: self.member.on_answer(answer, at))
 
-    def _on_admitted(self, step: Admitted) -> None:
-        self._figures.on_verdict(step.session, now())
-        self._parts.verdicts.on_admitted(SessionId(step.session))
+    def _on_admitted(self, sessions: list[SessionId]) -> None:
+        self._figures.on_verdicts(sessions, now())
+        self._parts.verdicts.on_admitted(sessions)
 
     def _on_refused(self, step: Refused) -> None:
         session = SessionId(step.session)
-        self._figures.on_verdict(session, now())
+        self._figures.on_verdicts([session], now())
         self._figures.refused_claims += 1
         self._note_elsewhere(session)
         self._parts.verdicts.on_refused(session, Refusal(step.reason, step.cause))

@@ -1,8 +1,8 @@
 """The connection for what travels with every session: writes to the fleet's store and stream, and their answers.
 
 nats-py connects, subscribes and watches. It takes a queue, a task and several coroutines for each message, more than a
-session may cost in a fleet. So this second connection, to the server that nats-py is connected to, sends what one loop
-iteration has to say in one write, and hands on all answers of one read together. It does not connect again by itself.
+session may cost in a fleet. So this second connection, to the server that nats-py is connected to, sends many
+messages in one write, and hands on all answers of one read together. It does not connect again by itself.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from rlpx.protocol.cluster.addressing import DEFAULT_PORT
 CONNECT_SECONDS: Final = 2.0
 # A server that is silent for this long after our ping is gone, as nats-py judges it too.
 SILENT_SECONDS: Final = 2.0 * PING_SECONDS
-# Those who wait for answers know them by numbers of 64 bits. Whatever else is published to our inbox is not ours.
-MAX_NUMBER_DIGITS: Final = 19
 
 log = structlog.get_logger()
 
@@ -80,10 +78,15 @@ class Wire:
         self._connection = made
 
     def publish(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> bool:
-        """Send a message with the others of this loop iteration; `False` if it cannot be sent."""
+        """Send a message with the next `flush`; `False` if it cannot be sent."""
         return self._connection is not None and self._connection.send(
             nats_wire.publish(subject, reply, headers, body), len(headers) + len(body)
         )
+
+    def flush(self) -> None:
+        """Send what was published since the last time, in one write."""
+        if self._connection is not None:
+            self._connection.flush()
 
     def tick(self) -> None:
         """See that the server is still there."""
@@ -91,7 +94,7 @@ class Wire:
             self._connection.tick(monotonic())
 
     def close(self) -> None:
-        """End the connection. What was sent in earlier loop iterations is on its way."""
+        """End the connection. What was flushed is on its way."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
@@ -153,13 +156,17 @@ class _Connection(asyncio.Protocol):
         return self._transport
 
     def send(self, message: bytes, size: int) -> bool:
-        """Send a message, whose headers and body have a size, at the end of this loop iteration."""
+        """Send a message, whose headers and body have a size, with the next `flush`."""
         if size > self._max_payload or self._up.get_write_buffer_size() > PENDING_BYTES:
             return False
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
         self._outgoing.append(message)
         return True
+
+    def flush(self) -> None:
+        """Send what waits."""
+        if self._outgoing and self._transport is not None:
+            outgoing, self._outgoing = self._outgoing, []
+            self._transport.write(b"".join(outgoing))
 
     def tick(self, now: float) -> None:
         """Ask a server that is silent for an answer, and end if none comes."""
@@ -173,11 +180,6 @@ class _Connection(asyncio.Protocol):
         """End at once."""
         if self._transport is not None:
             self._transport.abort()
-
-    def _flush(self) -> None:
-        outgoing, self._outgoing = self._outgoing, []
-        if self._transport is not None:
-            self._transport.write(b"".join(outgoing))
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------------
 
@@ -196,8 +198,7 @@ class _Connection(asyncio.Protocol):
             log.warning("the connection to the NATS server is given up", cause=str(error))
             self._fail(error)
             return
-        for way, received in zip(self._ways, messages, strict=True):
-            answers = [answer for answer in received if answer[0].isdigit() and len(answer[0]) <= MAX_NUMBER_DIGITS]
+        for way, answers in zip(self._ways, messages, strict=True):
             if answers:
                 way.on_answers(answers)
 

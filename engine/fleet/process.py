@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
@@ -164,6 +164,13 @@ class WorkerProcess(asyncio.BufferedProtocol):
             self._answers.append(control.encode(command))
         elif self._stream is not None and not self._stream.is_closing():
             self._stream.write(control.encode(command))
+
+    def command_all(self, commands: Iterable[control.Command]) -> None:
+        """Send the worker several commands in one write."""
+        if self._answers is not None:
+            self._answers.extend(map(control.encode, commands))
+        elif self._stream is not None and not self._stream.is_closing():
+            self._stream.write(b"".join(map(control.encode, commands)))
 
     def retire(self, drain: control.Drain) -> None:
         """Tell the worker to say goodbye to its peers and end."""

@@ -97,6 +97,7 @@ class EventsHub:
         self._listeners: dict[bytes, Listener] = {}
         # The readers of each topic, found once per change.
         self._of_topic: dict[str, list[Reader]] = {}
+        self._listeners_of: dict[str, list[Listener]] = {}
         self._interest = Interest()
         # The prefixes that the workers publish since this change, and the last change that each worker has confirmed.
         self._told: set[bytes] = set()
@@ -305,10 +306,12 @@ class EventsHub:
                 reader.lost[source] = None
 
     def _tell_listeners(self, topic: str, wire: zmtp.Wire) -> None:
-        for prefix in prefixes_of(topic):
-            listener = self._listeners.get(prefix)
-            if listener is not None:
-                listener(topic, wire)
+        listeners = self._listeners_of.get(topic)
+        if listeners is None:
+            found = map(self._listeners.get, prefixes_of(topic))
+            listeners = self._listeners_of[topic] = [listener for listener in found if listener is not None]
+        for listener in listeners:
+            listener(topic, wire)
 
     def _find(self, topic: str) -> list[Reader]:
         found: dict[int, Reader] = {}
@@ -320,6 +323,7 @@ class EventsHub:
 
     def _change_interest(self) -> None:
         self._of_topic.clear()
+        self._listeners_of.clear()
         if not self._is_change_due:
             self._is_change_due = True
             self._loop.call_later(INTEREST_SECONDS, self._tell_interest)

@@ -49,14 +49,16 @@ class Info(msgspec.Struct, frozen=True):
     max_payload: int = 1024 * 1024
 
 
-# A message as its name, which is the last word of its subject, and its body, without headers.
-Message: TypeAlias = tuple[bytes, bytes]
+# An answer as its number, which is the last word of its subject, and its body, without headers.
+Message: TypeAlias = tuple[int, bytes]
 
 _VERBS: Final = {verb.value.encode(): verb for verb in Verb}
 _ACKNOWLEDGED: Final = b"+OK"
 _TOO_LONG: Final = f"a line is longer than {MAX_LINE_BYTES} bytes"
+# Those who wait for answers know them by numbers of 64 bits. Whatever else is published to our inbox is not ours.
+_MAX_NUMBER_DIGITS: Final = 19
 # Nearly all messages: without headers and reply, with a body of one line.
-_USUAL: Final = re.compile(rb"MSG (?:[^\s.]+\.)*([^\s.]+) (\d{1,3}) (\d{1,8})\r\n([^\r\n]*)\r\n")
+_USUAL: Final = re.compile(rb"(MSG \S{1,256}\.(\d{1,%d}) (\d{1,3}) (\d{1,8})\r\n([^\r\n]*)\r\n)" % _MAX_NUMBER_DIGITS)
 
 
 class Reader:
@@ -68,24 +70,31 @@ class Reader:
         self._rest = b""
 
     def receive(self, data: bytes) -> tuple[list[list[Message]], list[Said]]:
-        """Take a chunk; returns the messages that it completes, by subscription, and what the server says besides.
+        """Take a chunk; returns the answers that it completes, by subscription, and what the server says besides.
 
-        Raises `NatsWireError`; the connection is of no use after that.
+        Messages whose subjects do not end in a number are left out. Raises `NatsWireError`; the connection is of no use
+        after that.
         """
         if self._rest:
             data = self._rest + data
         messages: list[list[Message]] = [[] for _ in range(self._subscriptions)]
         said: list[Said] = []
-        start: int | None = 0
-        while start is not None:
-            begin, usual = start, _USUAL.match(data, start)
-            if usual is not None and len(usual[4]) == int(usual[3]) and int(usual[2]) < self._subscriptions:
-                messages[int(usual[2])].append((usual[1], usual[4]))
-                start = usual.end()
-            else:
-                start = self._read(data, start, messages, said)
+        begin = self._read_usual(data, messages)
+        after: int | None = begin
+        while after is not None:
+            begin, after = after, self._read(data, after, messages, said)
         self._rest = data[begin:]
         return messages, said
+
+    def _read_usual(self, data: bytes, messages: list[list[Message]]) -> int:
+        """Read the usual messages with which the data begin; returns where something else begins."""
+        at = 0
+        for whole, number, subscription, size, body in _USUAL.findall(data):
+            if len(body) != int(size) or int(subscription) >= self._subscriptions or not data.startswith(whole, at):
+                break
+            messages[int(subscription)].append((int(number), body))
+            at += len(whole)
+        return at
 
     def _read(self, data: bytes, start: int, messages: list[list[Message]], said: list[Said]) -> int | None:
         """Read what begins at `start`; returns where it ends, or nothing if its end has not arrived."""
@@ -105,7 +114,8 @@ class Reader:
             return None
         if data[after : after + len(CRLF)] != CRLF:
             raise NatsWireError("a message does not end where it should")
-        messages[subscription].append((name, data[body + headers : after]))
+        if name.isdigit() and len(name) <= _MAX_NUMBER_DIGITS:
+            messages[subscription].append((int(name), data[body + headers : after]))
         return after + len(CRLF)
 
     def _head(self, line: bytes) -> tuple[int, bytes, int, int]:

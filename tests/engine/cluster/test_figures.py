@@ -61,10 +61,10 @@ def test_a_claim_lasts_until_the_verdict_and_counts_only_then() -> None:
     shown = figures(Table().joined())
     shown.on_claim(1, 100.0)
     shown.on_claim(2, 100.0)
-    shown.on_verdict(1, 100.02)
+    shown.on_verdicts([1], 100.02)
     shown.on_release(1)
     shown.on_release(2)
-    shown.on_verdict(2, 200.0)
+    shown.on_verdicts([2], 200.0)
     counted = shown.metrics(200.0).claim_seconds
     assert (sum(counted.counts), round(counted.sum_seconds, 3)) == (1, 0.02)
 

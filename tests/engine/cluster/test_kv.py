@@ -37,9 +37,12 @@ class FakeWire:
         self.sent.append((subject.decode(), reply.decode()))
         return self.is_up
 
+    def flush(self) -> None:
+        """Everything is sent at once here."""
+
     def answer(self, *calls: int, **reply: Any) -> None:
         """All these calls get this answer in one read."""
-        self._on_answers([(str(call).encode(), msgspec.json.encode(reply)) for call in calls])
+        self._on_answers([(call, msgspec.json.encode(reply)) for call in calls])
 
 
 class Owner:

@@ -108,7 +108,7 @@ class AwayWire(Wire):
     def publish(self, _subject: bytes, reply: bytes, headers: bytes, _body: bytes) -> bool:
         if self.is_back:
             self.ids.append(headers.partition(b"Nats-Msg-Id: ")[2].decode().strip())
-            confirmation = (reply.rpartition(b".")[2], b'{"stream":"rlpx_test"}')
+            confirmation = (int(reply.rpartition(b".")[2]), b'{"stream":"rlpx_test"}')
             asyncio.get_running_loop().call_soon(self._on_answers, [confirmation])
         return self.is_back
 

@@ -98,6 +98,9 @@ async def test_commands_arrive_and_what_waits_is_counted(harness: FleetHarness) 
     process.command(Verdict(SessionId(1)))
     process.command(DRAIN)
     assert worker.hear() == [Verdict(SessionId(1)), DRAIN]
+    verdicts = [Verdict(SessionId(2)), Verdict(SessionId(3))]
+    process.command_all(verdicts)
+    assert worker.hear() == verdicts
     assert process.queued_command_bytes == 0
     big = control.SendMessage(control.CallId(1), SessionId(1), "eth", 2, bytes(1 << 22))
     process.command(big)

@@ -363,6 +363,25 @@ def test_the_confirmation_of_a_prefix_that_is_no_text_says_so_in_its_topic() -> 
     assert harness.hub.status()[0].prefixes == ["\\xff"]
 
 
+def test_parts_of_the_engine_hear_the_topics_that_they_listen_to_at_the_time() -> None:
+    hub, heard = Harness().hub, []
+    worker = Worker(hub, ZERO)
+    hub.listen(b"session.", lambda topic, _wire: heard.append(("early", topic)))
+    worker.publish(topic="session.opened")
+    hub.listen(b"session.o", lambda topic, _wire: heard.append(("late", topic)))
+    worker.publish(topic="session.opened")
+    worker.publish(topic="session.closed")
+    hub.unlisten(b"session.")
+    worker.publish(topic="session.opened")
+    assert heard == [
+        ("early", "session.opened"),
+        ("early", "session.opened"),
+        ("late", "session.opened"),
+        ("early", "session.closed"),
+        ("late", "session.opened"),
+    ]
+
+
 # -- with real sockets ------------------------------------------------------------------------------------------------------
 
 

@@ -12,14 +12,14 @@ from rlpx.protocol.bus.nats_wire import Info, Message, NatsWireError, Reader, Sa
 STREAM = (
     b'INFO {"nonce":"abc","tls_required":true,"headers":true} \r\n+OK\r\nPONG\r\nMSG _INBOX.a.7 0 8\r\n{"seq":1}'[:-1]
     + b"\r\n"
-    b"MSG one 1 0\r\n\r\n"
+    b"MSG 1 1 0\r\n\r\n"
     b"MSG _INBOX.b.8 1 rlpx.reply 4\r\na\r\nb\r\n"
     b"HMSG _INBOX.a.9 0 16 16\r\nNATS/1.0 503\r\n\r\n\r\n"
     b"HMSG _INBOX.a.10 0 rlpx.reply 12 14\r\nNATS/1.0\r\n\r\nok\r\n"
     b"PING\r\n-ERR 'Slow Consumer'\r\n"
 )
-FIRST: list[Message] = [(b"7", b'{"seq":1'), (b"9", b""), (b"10", b"ok")]
-SECOND: list[Message] = [(b"one", b""), (b"8", b"a\r\nb")]
+FIRST: list[Message] = [(7, b'{"seq":1'), (9, b""), (10, b"ok")]
+SECOND: list[Message] = [(1, b""), (8, b"a\r\nb")]
 SAID = [
     Said(Verb.INFO, b'{"nonce":"abc","tls_required":true,"headers":true}'),
     Said(Verb.PONG, b""),
@@ -41,6 +41,28 @@ def test_chunking_changes_nothing(sizes: list[int]) -> None:
         rest = rest[size:]
     assert messages == (FIRST, SECOND)
     assert lines == SAID
+
+
+def test_answers_of_one_read_come_in_their_order() -> None:
+    usual = b"".join(b"MSG _INBOX.a.%d %d 2\r\nok\r\n" % (number, number % 2) for number in range(5))
+    # A body with a line end, and one that looks like a message, are read like others.
+    strange = b"MSG _INBOX.a.5 0 6\r\nok\r\nok\r\nMSG _INBOX.a.6 0 24\r\nMSG _INBOX.a.7 0 2\r\nok\r\n\r\n"
+    [first, second], said = Reader(2).receive(usual + strange + usual)
+    assert first == [
+        *((number, b"ok") for number in (0, 2, 4)),
+        (5, b"ok\r\nok"),
+        (6, b"MSG _INBOX.a.7 0 2\r\nok\r\n"),
+        *((number, b"ok") for number in (0, 2, 4)),
+    ]
+    assert second == [(number, b"ok") for number in (1, 3, 1, 3)]
+    assert not said
+
+
+@pytest.mark.parametrize("name", [b"garbage", b"-1", b"9" * 20, b"9" * 5000])
+def test_what_is_published_to_our_inbox_and_is_no_answer_is_left_out(name: bytes) -> None:
+    messages, said = Reader(1).receive(b"MSG _INBOX.a.%b 0 2\r\nok\r\nMSG _INBOX.a.%d 0 0\r\n\r\n" % (name, 10**18))
+    assert messages == [[(10**18, b"")]]
+    assert not said
 
 
 @pytest.mark.parametrize(
