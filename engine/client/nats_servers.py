@@ -60,8 +60,8 @@ class ReconnectingClient(Client):
             await super()._attempt_reconnect()
 
     async def _process_err(self, err_msg: str) -> None:
-        # nats-py 2.16 ends for good at most complaints. A server that wants us no more closes the connection by itself, and may
-        # let us in again, as it does after its users were changed and changed back.
+        # nats-py 2.16 ends for good at most complaints. A server that wants us no more closes the connection by itself, and
+        # may let us in again, as it does after its users were changed and changed back.
         problem = err_msg.strip("'")
         await self._error_cb(nats.errors.Error(f"nats: {problem}"))
 
