@@ -21,7 +21,7 @@ from rlpx.engine.client.calls import Answer, Reply
 from rlpx.engine.client.credentials import Credentials
 from rlpx.engine.client.errors import EngineSilentError, own_error
 from rlpx.engine.client.fleet_hosts import hosts_of
-from rlpx.engine.client.nats_servers import NatsUnavailableError, Servers, connect
+from rlpx.engine.client.nats_servers import NatsUnavailableError, Servers, connect, failure
 from rlpx.engine.client.presence import EngineError, EngineForbiddenError, EngineUnavailableError
 from rlpx.protocol.cluster.addressing import (
     CALL,
@@ -93,7 +93,7 @@ class FleetLink:
         except nats.js.errors.NotFoundError as error:
             raise EngineUnavailableError(f"there is no fleet named {self.place.name} at {self.place.shown}") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise EngineUnavailableError(f"the store of the fleet {self.place.name} does not answer: {error}") from error
+            raise EngineUnavailableError(failure(f"the store of the fleet {self.place.name}", error)) from error
 
     async def call(
         self, host: str, method: str, parameters: Mapping[str, object], payload: bytes | None, seconds: float | None

@@ -20,7 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from rlpx.engine.client.fleet_hosts import STORE_SECONDS
 from rlpx.engine.client.fleet_items import FleetOpening
 from rlpx.engine.client.fleet_link import FleetLink
-from rlpx.engine.client.nats_servers import RETRY_SECONDS
+from rlpx.engine.client.nats_servers import RETRY_SECONDS, failure, is_refusal
 from rlpx.engine.client.presence import EngineUnavailableError
 from rlpx.protocol.cluster.addressing import EVENTS_LOST
 
@@ -48,6 +48,8 @@ class Lives:
         self._read: Subscription | None = None
         self._consumer = ""
         self._delivered = 0
+        # Why the stream lets nobody read it, as far as the program knows already.
+        self._refusal = ""
         self._closed = asyncio.Event()
 
     async def start(self) -> None:
@@ -59,7 +61,7 @@ class Lives:
         except nats.js.errors.NotFoundError as error:
             raise EngineUnavailableError(f"the fleet {self._fleet} has no stream of events") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise EngineUnavailableError(f"the stream of the fleet {self._fleet} does not answer: {error}") from error
+            raise EngineUnavailableError(failure(f"the stream of the fleet {self._fleet}", error)) from error
 
     async def follow(self, take: Callable[[Msg], Awaitable[None]]) -> None:
         """Give every message to `take`, until it is closed. While NATS is away it waits."""
@@ -70,8 +72,13 @@ class Lives:
             if self._closed.is_set():
                 return
             await asyncio.sleep(RETRY_SECONDS)
-            with suppress(nats.errors.Error, OSError, TimeoutError):
+            try:
                 await self._begin()
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                refusal = str(error) if is_refusal(error) else self._refusal
+                if refusal != self._refusal:
+                    self._on_lost(failure("the stream", error))
+                self._refusal = refusal
 
     async def close(self) -> None:
         """Ask for no more."""
@@ -80,16 +87,22 @@ class Lives:
 
     async def _leave(self) -> None:
         read, self._read = self._read, None
+        consumer, self._consumer = self._consumer, ""
         with suppress(nats.errors.Error, OSError, TimeoutError):
+            if consumer:
+                # The servers keep a limited number of consumers. Nobody waits for the answer.
+                await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}")
             if read is not None:
                 await read.unsubscribe()
-                # The servers keep a limited number of consumers. Nobody waits for the answer.
-                await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
 
     async def _begin(self) -> None:
         """Make a consumer, with an inbox of its own so that nothing comes from one before."""
         await self._leave()
+        self._inbox = self._client.new_inbox()
+        # We name it ourselves, so that it can be deleted even if the answer is lost, or the program waits for it no more.
+        consumer = self._inbox.rpartition(".")[2]
         config = ConsumerConfig(
+            name=consumer,
             filter_subjects=self._subjects,
             ack_policy=AckPolicy.NONE,
             inactive_threshold=FORGOTTEN_SECONDS,
@@ -100,9 +113,12 @@ class Lives:
         first = (await self._js.stream_info(self._stream)).state.first_seq
         if self._next is not None and first > self._next:
             self._on_lost(f"events {self._next} to {first - 1} of the stream were deleted before they were read")
-        self._consumer = (await self._js.add_consumer(self._stream, config)).name
+        self._consumer = consumer
+        await self._js.add_consumer(self._stream, config)
+        if self._closed.is_set():
+            return
+        self._refusal = ""
         self._delivered = 0
-        self._inbox = self._client.new_inbox()
         self._read = await self._client.subscribe(self._inbox)
 
     async def _follow(self, take: Callable[[Msg], Awaitable[None]]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 
 from rlpx.engine.client.complaints import Complaints
@@ -141,6 +143,20 @@ async def connect(
     raise NatsUnavailableError(
         f"no NATS server of {shown} can be used: {cause}", is_refusal="authorization" in cause.lower()
     )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether JetStream says no, for lack of space say. A server that is not ready yet, or has no such stream, does not."""
+    if not isinstance(error, nats.js.errors.APIError) or not error.description:
+        return False
+    return error.code not in (HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def failure(what: str, error: BaseException) -> str:
+    """What to tell of an error of JetStream: that something refuses, and why, or that it does not answer."""
+    if isinstance(error, nats.js.errors.APIError) and is_refusal(error):
+        return f"{what} refuses: {error.description}"
+    return f"{what} does not answer: {error}"
 
 
 def _failure_of(connecting: asyncio.Future[None]) -> str | None:

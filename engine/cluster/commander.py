@@ -14,7 +14,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from rlpx.engine.client.fleet_hosts import hosts_of
-from rlpx.engine.client.nats_servers import Servers, connect
+from rlpx.engine.client.nats_servers import Servers, connect, failure, is_refusal
 from rlpx.protocol.bus.commands import COMMANDS
 from rlpx.protocol.bus.error_codes import ERROR_CODES
 from rlpx.protocol.cluster.addressing import OF_A_NAMED_HOST, OF_A_SESSION, command_subject, dialler
@@ -92,7 +92,8 @@ class Commander:
         except nats.js.errors.NotFoundError as error:
             raise FleetError(ErrorName.REFUSED, f"there is no fleet named {self._fleet} on these servers") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise FleetError(ErrorName.TIMED_OUT, f"the store of the fleet does not answer: {error}") from error
+            name = ErrorName.REFUSED if is_refusal(error) else ErrorName.TIMED_OUT
+            raise FleetError(name, failure("the store of the fleet", error)) from error
 
     async def command(self, method: str, parameters: dict[str, Any], host: str | None, seconds: float) -> list[Answer]:
         """Carry out a command: on the named host, on the one that it concerns, or on all. Raises `FleetError`."""
@@ -139,5 +140,5 @@ class Commander:
             raise FleetError(ErrorName.REFUSED, "the command is larger than a message that NATS carries") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Answer(host, error=msgspec.to_builtins(_strange(f"the answer has another form than ours: {error}")))
-        except (nats.errors.Error, TimeoutError):
+        except (nats.errors.Error, OSError, TimeoutError):
             return Answer(host, is_silent=True)

@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType
 
+from rlpx.engine.client.complaints import Complaints
 from rlpx.engine.cluster.wire import Wire
 from rlpx.protocol.bus import nats_wire
 from rlpx.protocol.cluster.steps import Answer, Call, Erase, Outcome, Put, Read
@@ -109,6 +110,8 @@ class KvStore:
         # Answers that the owner has not got yet.
         self._answers: list[Answer] = []
         self._watch: Subscription | None = None
+        self._consumer = ""
+        self._refusals = Complaints(lambda cause: log.warning("the fleet's store refuses a write", cause=cause))
         self._watched_at = 0.0
 
     # -- life ---------------------------------------------------------------------------------------------------------------
@@ -147,7 +150,10 @@ class KvStore:
         await self._end_watch()
         inbox = self._client.new_inbox()
         self._watch = await self._client.subscribe(inbox, cb=self._on_change)
+        # We name it ourselves, so that it can be deleted even if the answer is lost.
+        self._consumer = inbox.rpartition(".")[2]
         config = ConsumerConfig(
+            name=self._consumer,
             deliver_subject=inbox,
             deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
             ack_policy=AckPolicy.NONE,
@@ -178,10 +184,12 @@ class KvStore:
         await self._end_watch()
 
     async def _end_watch(self) -> None:
-        if self._watch is not None:
-            with suppress(nats.errors.Error):
-                await self._watch.unsubscribe()
-            self._watch = None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            with suppress(nats.errors.Error, OSError):
+                await watch.unsubscribe()
+                # The servers keep a limited number of consumers. Nobody waits for the answer.
+                await self._client.publish(f"$JS.API.CONSUMER.DELETE.KV_{self._bucket}.{self._consumer}")
 
     # -- calls --------------------------------------------------------------------------------------------------------------
 
@@ -246,7 +254,7 @@ class KvStore:
             opened.looks = True
             self._publish(number, opened)
         else:
-            log.warning("the fleet's store refuses a write", cause=reply.error and reply.error.description)
+            self._refusals.hear("" if reply.error is None else reply.error.description)
             self._answers.append(Answer(number, Outcome.LOST))
 
     def _on_read(self, number: int, opened: _Open, reply: _Reply) -> None:

@@ -23,6 +23,8 @@ import structlog
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from rlpx.engine.client.complaints import Complaints
+from rlpx.engine.client.nats_servers import is_refusal
 from rlpx.engine.cluster.kv import REPLICAS
 from rlpx.engine.cluster.wire import Wire
 from rlpx.engine.hub.events import EventsHub
@@ -69,6 +71,19 @@ class _Head(msgspec.Struct):
 
 
 _head_decoder: Final = msgspec.json.Decoder(_Head)
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    description: str = "its answer is not understood"
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """What the stream answers if it does not take an event."""
+
+    error: _Problem = _Problem()
+
+
+_refusal_decoder: Final = msgspec.json.Decoder(_Refusal)
 
 
 class Spool:
@@ -153,6 +168,9 @@ class LifecycleStream:
         self._last_number = 0
         self._is_confirmed = asyncio.Event()
         self._is_without_stream = False
+        self._refusals = Complaints(
+            lambda cause: log.warning("the fleet's stream refuses events, which wait in a file", cause=cause)
+        )
         self._losses = 0
         self.lost_events = 0
         self.published_events = 0
@@ -317,8 +335,11 @@ class LifecycleStream:
                 await asyncio.sleep(RETRY_SECONDS)
                 if self._is_without_stream:
                     self._is_without_stream = False
-                    with suppress(nats.errors.Error, OSError, TimeoutError):
+                    try:
                         await self._make_stream()
+                    except (nats.errors.Error, OSError, TimeoutError) as error:
+                        if is_refusal(error):
+                            self._refusals.hear(str(error))
 
     def _send(self) -> None:
         """Send what is not confirmed, in one go: their answers come one by one."""
@@ -342,8 +363,17 @@ class LifecycleStream:
             elif not body:
                 # "No responders": there is no such stream, or no server leads it at this moment.
                 self._is_without_stream = True
+            else:
+                self._hear_refusal(body)
         if not self._unconfirmed:
             self._is_confirmed.set()
+
+    def _hear_refusal(self, body: bytes) -> None:
+        try:
+            refusal = _refusal_decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            refusal = _Refusal()
+        self._refusals.hear(refusal.error.description)
 
     async def _tell_losses(self) -> None:
         """Say in the stream how many events did not fit while NATS was away."""

@@ -22,7 +22,8 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 
-from rlpx.engine.client.nats_servers import RETRY_SECONDS, NatsUnavailableError, Servers, connect
+from rlpx.engine.client.complaints import Complaints
+from rlpx.engine.client.nats_servers import RETRY_SECONDS, NatsUnavailableError, Servers, connect, failure, is_refusal
 from rlpx.engine.cluster.figures import Figures
 from rlpx.engine.cluster.kv import KvStore
 from rlpx.engine.cluster.lifecycle import LifecycleStream, Spool
@@ -108,6 +109,8 @@ async def _prepare(prepare: Callable[[], Awaitable[None]]) -> None:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             problem = f"the servers do not offer what a fleet needs, which is JetStream of nats-server 2.11: {error}"
+            if is_refusal(error):
+                problem = failure("JetStream", error)
             raise ConfigError(f"cluster: {problem}", os.EX_UNAVAILABLE) from error
         return
 
@@ -159,6 +162,7 @@ class ClusterMembership:
         self._loop = asyncio.get_running_loop()
         self.client: Client | None = None
         self._wire = Wire(f"rlpx {host}", self._servers.credentials, self._on_wire_lost)
+        self._refusals = Complaints(_warn)
         self._store: KvStore | None = None
         self._shared: SharedCommands | None = None
         self._service: CommandService | None = None
@@ -346,7 +350,7 @@ class ClusterMembership:
                 await self._connect_wire()
                 await self._kv.restore(len(self._servers.urls), self._watched)
             except (nats.errors.Error, NatsWireError, OSError) as error:
-                log.debug("the fleet's store is not there yet", cause=str(error))
+                self._on_store_failure(error)
                 await asyncio.sleep(TICK_SECONDS)
             else:
                 self._act(self.member.on_connected)
@@ -384,8 +388,17 @@ class ClusterMembership:
 
     async def _watch_again(self) -> None:
         """The watch has ended without a word, as it does with the server that it was on."""
-        with suppress(nats.errors.Error, OSError, TimeoutError):
+        try:
             await self._kv.watch(self._watched)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            self._on_store_failure(error)
+
+    def _on_store_failure(self, error: Exception) -> None:
+        """The store cannot be watched, which is tried again."""
+        if is_refusal(error):
+            self._refusals.hear(failure("the store", error))
+        else:
+            log.debug("the fleet's store is not there yet", cause=str(error))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

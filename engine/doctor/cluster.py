@@ -49,10 +49,13 @@ class Server:
 
 @dataclass(frozen=True)
 class Account:
-    """What our account on the servers may do and has. `problem` is why JetStream does not answer."""
+    """What our account on the servers may do and has. `problem` is why JetStream does not answer.
+
+    `forbidden` is none if the server ended the connection before it had judged all that a host does.
+    """
 
     problem: str = ""
-    forbidden: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] | None = ()
     bucket: StreamConfig | None = None
 
 
@@ -124,7 +127,10 @@ def account(found: Account, fleet: str, servers: int) -> Iterator[Finding]:
         yield Finding("cluster.jetstream", State.FAIL, found.problem, advice)
     else:
         yield Finding("cluster.jetstream", State.OK, "it answers")
-    if found.forbidden:
+    if found.forbidden is None:
+        advice = "see the log of the server: it ended the connection, or was silent, while it was asked"
+        yield Finding("cluster.rights", State.FAIL, "nobody knows what this user may do", advice)
+    elif found.forbidden:
         advice = f"allow this user $JS.API.>, $KV.{fleet}.>, rlpx.{fleet}.>, $SRV.> and _INBOX.>"
         yield Finding("cluster.rights", State.FAIL, "; ".join(found.forbidden), advice)
     else:
@@ -206,9 +212,12 @@ async def _ask_account(link: _Link, fleet: str, host: str) -> Account:
         bucket_config = (await js.stream_info(f"KV_{fleet}")).config
     except nats.js.errors.NotFoundError:
         pass  # the first host makes it
-    except (nats.errors.Error, TimeoutError) as error:
+    except (nats.errors.Error, OSError, TimeoutError) as error:
         problem = (str(error) or type(error).__name__)[:_CAUSE_CHARACTERS]
-    await _try_rights(link.client, fleet, host)
+    try:
+        await _try_rights(link.client, fleet, host)
+    except (nats.errors.Error, OSError, TimeoutError):
+        return Account(problem, None, bucket_config)
     return Account(problem, tuple(dict.fromkeys(link.complaints)), bucket_config)
 
 

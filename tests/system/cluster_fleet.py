@@ -309,6 +309,8 @@ async def _read_stream(urls: list[str], fleet: str) -> list[dict[str, Any]]:
                 **json.loads(message.data),
             }
             events.append(event)
+        # A test asks many times, and a server keeps a thousand consumers.
+        await stream.delete_consumer(f"rlpx_{fleet}", (await read.consumer_info()).name)
         return events
     finally:
         await client.close()

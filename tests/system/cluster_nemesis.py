@@ -21,6 +21,8 @@ from typing import Any, Final, NamedTuple
 
 import nats as nats_client
 
+from rlpx.engine.cluster.pages import read_page
+from rlpx.protocol.cluster.steps import Outcome, Scan
 from rlpx.protocol.rlpx.crypto import PrivateKey
 from tests.system.cluster_fleet import Crowd, Lives, Nats, Proxy, SteppedClock, crowd
 from tests.system.harness import RunningEngine, eventually
@@ -217,18 +219,11 @@ async def _claims(nats: Nats) -> dict[str, dict[str, Any]]:
     """The claims in the fleet's store, by peer."""
     client = await nats_client.connect([url if "://" in url else f"nats://{url}" for url in nats.url.split(",")])
     try:
-        store = await client.jetstream().key_value("test")
-        try:
-            keys = await store.keys()
-        except nats_client.js.errors.NoKeysError:
-            return {}
-        found = {}
-        for key in keys:
-            if key.startswith("peer."):
-                with suppress(nats_client.js.errors.KeyNotFoundError):
-                    entry = await store.get(key)
-                    found[key.removeprefix("peer.")] = json.loads(entry.value or b"null")
-        return {peer: claim for peer, claim in found.items() if claim}
+        # nats-py's own list of keys leaves a consumer behind, and may miss some.
+        page = await read_page(client, "test", Scan(1, "peer.", 0, 10_000))
+        if page.outcome is not Outcome.DONE or page.revision:
+            raise nats_client.errors.TimeoutError
+        return {entry.key.removeprefix("peer."): json.loads(entry.value) for entry in page.entries}
     finally:
         await client.close()
 

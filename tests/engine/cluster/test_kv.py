@@ -5,11 +5,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import nats as nats_client
 import pytest
+import structlog.testing
 
 from rlpx.engine.cluster.kv import KvStore
 from rlpx.engine.cluster.wire import OnAnswers, Way
 from rlpx.protocol.cluster.steps import Answer, Erase, Outcome, Put, Read
+from tests.system.cluster_fleet import Nats
 
 
 class FakeClient:
@@ -85,6 +88,39 @@ async def test_answers_of_one_read_are_handed_on_together_and_those_to_nobody_ar
     wire.answer(1, seq=5)
     assert owner.answers == [Answer(number, Outcome.DONE, 5) for number in range(3)]
     assert owner.turns == 1
+
+
+async def consumers_after(watches: int) -> tuple[int, int]:
+    """The consumers of the bucket after so many watches, one after the other, and after the end of the last."""
+    with Nats() as nats:
+        client = await nats_client.connect(nats.url)
+        js = client.jetstream()
+        store = KvStore(client, FakeWire(), "test", Owner(), lambda: 0.0)  # type: ignore[arg-type]  # nothing is written here
+        await store.restore(1, ("host.*",))
+        for _ in range(watches - 1):
+            await store.watch(("host.*",))
+        found = len(await js.consumers_info("KV_test"))
+        await store.close()
+        await client.flush()
+        left = len(await js.consumers_info("KV_test"))
+        await client.close()
+    return found, left
+
+
+async def test_a_watch_leaves_nothing_behind() -> None:
+    # A server keeps a thousand consumers of a bucket.
+    assert await consumers_after(3) == (1, 0)
+
+
+async def test_what_the_store_refuses_without_end_is_said_once() -> None:
+    wire, owner = FakeWire(), Owner()
+    store = a_store(wire, owner)
+    with structlog.testing.capture_logs() as logged:
+        for number in range(100):
+            store.send(Put(number, "peer.00", b"{}", expected=0))
+            wire.answer(number, error={"err_code": 10077, "description": "maximum bytes exceeded"})
+    assert [line["cause"] for line in logged] == ["maximum bytes exceeded"]
+    assert [answer.outcome for answer in owner.answers] == [Outcome.LOST] * 100
 
 
 async def test_a_call_that_cannot_be_sent_is_lost_but_not_before_its_caller_is_done() -> None:

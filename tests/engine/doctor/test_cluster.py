@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,28 @@ def test_an_account_without_jetstream_is_told() -> None:
     with Nats(settings=BARE) as nats:
         found = examined(nats.url.replace("//", "//bare:secret@"))
     assert (found["cluster.jetstream"].state, "cluster.bucket" in found) == (State.FAIL, False)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_server_that_ends_or_falls_silent_while_it_is_asked_is_told(*, ends: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b'INFO {"version":"2.11.0","max_payload":1048576,"headers":true}\r\n')
+                heard = b""
+                while b"PING\r\n" not in heard:
+                    heard += connection.recv(65536)
+                connection.sendall(b"PONG\r\n")
+                while connection.recv(65536) and not ends:
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        found = examined(f"nats://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert (found["cluster.jetstream"].state, found["cluster.rights"].state) == (State.FAIL, State.FAIL)
 
 
 def test_credentials_that_cannot_be_read_are_told(tmp_path: Path) -> None:
