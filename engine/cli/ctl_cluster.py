@@ -17,6 +17,8 @@ from rlpx.protocol.mistakes import EXIT_ERROR_ANSWER, ConfigError
 
 HOSTS: Final = "hosts"
 COUNTS: Final = "counts"
+# What concerns one run directory alone.
+ONE_HOST: Final = ("keys", "top")
 # The limits that are the fleet's. The others are each host's own.
 FLEET_LIMITS: Final = ("max_active_inbound", "max_active_outbound")
 OPTIONS: Final = ("cluster", "cluster_name", "cluster_creds", "host")
@@ -44,6 +46,10 @@ def check_cluster(arguments: Arguments, given: argparse.Namespace) -> None:
                 arguments.error(f"--{name.replace('_', '-')}: only with --cluster")
         if given.command == HOSTS:
             arguments.error("hosts: only with --cluster")
+    elif given.command in ONE_HOST:
+        arguments.error(f"--cluster: not allowed with {given.command}")
+    elif given.command == HOSTS and given.host is not None:
+        arguments.error("--host: not allowed with hosts")
     elif given.run_dir is not None or given.connect is not None:
         arguments.error("--cluster: not allowed with --run-dir or --connect")
 

@@ -65,6 +65,7 @@ def check_meaning(settings: Settings, origins: Mapping[str, str]) -> None:
             reason = f"{endpoint} is not on loopback, and curve.insecure is for loopback only: anybody could send commands"
             raise mistake(origins[key], key, reason)
     _check_data_ports(settings, origins)
+    _check_cluster(settings, origins)
     if settings.responders.answer_s >= settings.timeouts.ping_s:
         # While requests of a peer wait for answers, its pongs are not read.
         key = "timeouts.ping_s" if origins["responders.answer_s"] == "default" else "responders.answer_s"
@@ -86,6 +87,27 @@ def _check_data_ports(settings: Settings, origins: Mapping[str, str]) -> None:
             raise mistake(origins["data.endpoint"], "data.endpoint", reason)
 
 
+def _check_cluster(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Check that nothing is said of a fleet that the host is no part of, as it would be if `cluster` was forgotten.
+
+    A file may be for a fleet that a flag or variable keeps the host out of, with an empty `cluster`.
+    """
+    if settings.cluster:
+        return
+    is_kept_out = _is_typed(origins["cluster"])
+    for item in setting_fields():
+        if not item.key.startswith("cluster_"):
+            continue
+        is_changed = value_of(settings, item) != item.default and not is_kept_out
+        if _is_typed(origins[item.key]) or is_changed:
+            raise mistake(origins[item.key], item.key, "only with cluster, the NATS servers of the fleet, nats://A,B,C")
+
+
+def _is_typed(origin: str) -> bool:
+    """Whether a value is from a flag or a variable."""
+    return origin.startswith(("--", VARIABLE_PREFIX))
+
+
 def _check_protocols(settings: ProtocolSettings, origins: Mapping[str, str]) -> None:
     """Check that a Hello can offer the capabilities, and offers the required ones, as else every peer would be refused."""
     try:
@@ -100,5 +122,5 @@ def _check_protocols(settings: ProtocolSettings, origins: Mapping[str, str]) -> 
 
 def mistake(origin: str, key: str, reason: str) -> ConfigError:
     """Return the error under the name that the user gave: the flag or variable, or the file and the key in it."""
-    named = origin if origin.startswith(("--", VARIABLE_PREFIX)) else f"{origin}: {key}"
+    named = origin if _is_typed(origin) else f"{origin}: {key}"
     return ConfigError(f"{named}: {reason}")

@@ -72,6 +72,29 @@ def test_every_worker_must_have_a_port_that_may_be_open(tmp_path: Path, text: st
     assert words in found
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("name", "monitors"), ("host", "a"), ("creds", "f"), ("identity", "shared"), ("when_away", "closed")]
+)
+def test_what_is_said_of_a_fleet_without_its_servers_is_a_mistake(tmp_path: Path, name: str, value: str) -> None:
+    words = "only with cluster, the NATS servers of the fleet, nats://A,B,C"
+    key, empty = f"cluster_{name}", written(tmp_path, "")
+    assert str(complaint(lambda: load({key: value}, {}, empty))) == f"--cluster-{name.replace('_', '-')}: {words}"
+    variable = f"RLPX_ENGINE_CLUSTER_{name.upper()}"
+    assert str(complaint(lambda: load({}, {variable: value}, empty))) == f"{variable}: {words}"
+    file = written(tmp_path, f"{key} = '{value}'\ncluster = ''")
+    assert str(complaint(lambda: load({}, {}, file))) == f"{file}: {key}: {words}"
+    # A flag or variable takes a host out of the fleet that its file is for.
+    assert not load({"cluster": ""}, {}, file).settings.cluster
+    assert not load({}, {"RLPX_ENGINE_CLUSTER": ""}, file).settings.cluster
+    assert load({"cluster": "nats://a"}, {}, file).settings.cluster == "nats://a"
+
+
+def test_the_default_of_a_fleet_may_stand_in_a_file_and_not_in_a_flag(tmp_path: Path) -> None:
+    file = written(tmp_path, "cluster = ''\ncluster_name = 'rlpx'")
+    assert load({}, {}, file).settings.cluster_name == "rlpx"
+    assert str(complaint(lambda: load({"cluster_name": "rlpx"}, {}, file))).startswith("--cluster-name: only with cluster")
+
+
 def test_ports_of_workers_may_end_with_the_last(tmp_path: Path) -> None:
     file = written(tmp_path, "workers = 3\n[data]\nendpoint = 'tcp://127.0.0.1:65533'")
     assert load({}, {}, file).settings.data.endpoint == "tcp://127.0.0.1:65533"
