@@ -19,7 +19,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType, StreamInfo
 
 from rlpx.engine.client.complaints import Complaints
 from rlpx.engine.cluster.wire import Wire
@@ -109,6 +109,8 @@ class KvStore:
         self._open_calls: dict[int, _Open] = {}
         # Answers that the owner has not got yet.
         self._answers: list[Answer] = []
+        # The bucket as it was found last.
+        self._info: StreamInfo | None = None
         self._watch: Subscription | None = None
         self._consumer = ""
         self._refusals = Complaints(lambda cause: log.warning("the fleet's store refuses a write", cause=cause))
@@ -116,14 +118,13 @@ class KvStore:
 
     # -- life ---------------------------------------------------------------------------------------------------------------
 
-    async def _make_bucket(self, servers: int) -> None:
+    async def _found(self, servers: int) -> StreamInfo:
+        """The bucket, made now if there is none. Raises `nats.errors.Error`."""
+        stream = f"KV_{self._bucket}"
         with suppress(nats.js.errors.NotFoundError):
-            await self._js.key_value(self._bucket)
-            if not (await self._js.stream_info(f"KV_{self._bucket}")).config.allow_direct:
-                log.warning(
-                    "what dead hosts have left is not erased: the bucket does not allow direct gets", fleet=self._bucket
-                )
-            return
+            return await self._js.stream_info(stream)
+        if self._info is not None:
+            log.warning("the fleet's store was deleted; it is made anew", fleet=self._bucket)
         config = KeyValueConfig(
             bucket=self._bucket,
             history=1,
@@ -135,15 +136,26 @@ class KvStore:
         try:
             await self._js.create_key_value(config)
         except nats.js.errors.BadRequestError:
-            # Another host has made it at the same moment, or else this raises what is wrong.
-            await self._js.key_value(self._bucket)
+            # Another host has made it at the same moment, or else the error says what is wrong.
+            with suppress(nats.js.errors.NotFoundError):
+                return await self._js.stream_info(stream)
+            raise
+        return await self._js.stream_info(stream)
 
-    async def check(self) -> None:
-        """See that the bucket, which others may have made, forgets nothing. Raises `ConfigError`, `nats.errors.Error`."""
-        max_age_s = (await self._js.stream_info(f"KV_{self._bucket}")).config.max_age
-        if max_age_s:
-            problem = f"the bucket {self._bucket} forgets every key after {max_age_s:g} s; it must have no time to live"
-            raise ConfigError(f"cluster: {problem}")
+    def check(self) -> None:
+        """See that the bucket, which others may have made, serves and forgets nothing. Raises `ConfigError`."""
+        if self._info is None:
+            raise RuntimeError("the bucket was not looked for")
+        config = self._info.config
+        problem = None
+        if config.max_age:
+            problem = f"forgets every key after {config.max_age:g} s; it must have no time to live"
+        elif not config.allow_msg_ttl:
+            problem = "has no time to live for each key; delete it, and let a host make it"
+        if problem is not None:
+            raise ConfigError(f"cluster: the bucket {self._bucket} {problem}")
+        if not config.allow_direct:
+            log.warning("what dead hosts have left is not erased: the bucket does not allow direct gets", fleet=self._bucket)
 
     async def watch(self, keys: tuple[str, ...]) -> None:
         """See every change of keys that match, beginning with what there is. Raises `nats.errors.Error`."""
@@ -166,13 +178,15 @@ class KvStore:
         await self._js.add_consumer(f"KV_{self._bucket}", config)
         self._watched_at = self._now()
 
-    async def restore(self, servers: int, keys: tuple[str, ...]) -> None:
-        """Watch, at the start and after the connection was lost, and make the bucket if there is none.
+    async def restore(self, servers: int, keys: tuple[str, ...]) -> bool:
+        """Watch, at the start and whenever the watch has ended, and make the bucket if there is none.
 
-        It is on three of the servers, if there are so many. Raises `nats.errors.Error`.
+        It is on three of the servers, if there are so many. Returns whether it is another bucket than before, which knows
+        nothing of what was written into that. Raises `nats.errors.Error`.
         """
-        await self._make_bucket(servers)
+        before, self._info = self._info, await self._found(servers)
         await self.watch(keys)
+        return before is not None and before.created != self._info.created
 
     @property
     def is_watching(self) -> bool:

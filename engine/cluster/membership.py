@@ -67,6 +67,7 @@ from rlpx.protocol.cluster.steps import (
     Returned,
     Scan,
     Step,
+    StoreLost,
 )
 from rlpx.protocol.lifecycle import Direction
 from rlpx.protocol.mistakes import ConfigError
@@ -98,7 +99,7 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-async def _prepare(prepare: Callable[[], Awaitable[None]]) -> None:
+async def _prepare(prepare: Callable[[], Awaitable[object]]) -> None:
     """Prepare something at the servers. Those that have just started need a while. Raises `ConfigError`."""
     end = now() + JOIN_SECONDS
     while True:
@@ -198,6 +199,7 @@ class ClusterMembership:
             PlacesChanged: self._on_places,
             HostLost: self._on_host_lost,
             Returned: self._on_returned,
+            StoreLost: self._on_store_lost,
             Joined: self._on_joined,
             NameTaken: self._on_name_taken,
         }
@@ -223,7 +225,7 @@ class ClusterMembership:
         self._lives = lives = LifecycleStream(self.client, self._wire, name, self.host, spool)
         await _prepare(self._connect_wire)
         await _prepare(lambda: store.restore(servers, self._watched))
-        await _prepare(store.check)
+        store.check()
         await self._join()
         self._check_others()
         await _prepare(lambda: lives.start(self._parts.events, servers))
@@ -382,16 +384,18 @@ class ClusterMembership:
                 self._hungry_until[way] = at + ELSEWHERE_SECONDS / 10
         self._act(self.member.tick)
         self._parts.verdicts.refuse_short(now=time.monotonic())
-        is_lost = not self._kv.is_watching and not self.member.hosts.is_away
-        if is_lost and not self._tasks:
+        if not self._kv.is_watching and self._wire.is_up and not self._tasks:
             self._spawn(self._watch_again())
 
     async def _watch_again(self) -> None:
-        """The watch has ended without a word, as it does with the server that it was on."""
+        """The watch has ended without a word, as it does with the server that it was on, or if the store is deleted."""
         try:
-            await self._kv.watch(self._watched)
+            is_other = await self._kv.restore(len(self._servers.urls), self._watched)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             self._on_store_failure(error)
+        else:
+            if is_other and not self._is_closed:
+                self._act(self.member.on_connected)
 
     def _on_store_failure(self, error: Exception) -> None:
         """The store cannot be watched, which is tried again."""
@@ -589,6 +593,9 @@ class ClusterMembership:
     def _on_returned(self, step: Returned) -> None:
         if self._lives is not None:
             self._lives.host_back(self.member.setup.me.epoch, step.revision)
+
+    def _on_store_lost(self, _step: StoreLost) -> None:
+        log.warning("the fleet's store has lost what it had; this host writes again what it holds")
 
     def _on_joined(self, _step: Joined) -> None:
         self._joined.set()

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from rlpx.protocol.cluster.records import Heartbeat, decode, host_key
-from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Returned, Step
+from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Returned, Step, StoreLost
 from rlpx.protocol.cluster.store import Store
 from rlpx.protocol.lifecycle import Direction
 
@@ -62,7 +62,10 @@ class Other(msgspec.Struct):
 
 
 class Hosts:
-    """See the module. `describe` makes our heartbeat; `on_return` is called when we join or may have been given up."""
+    """See the module. `describe` makes our heartbeat; `on_return` is called when we join or may have been given up.
+
+    `on_loss` is called when the store has lost what it had.
+    """
 
     def __init__(self, me: Me, timing: Timing, store: Store, steps: list[Step]) -> None:
         self.me = me
@@ -74,6 +77,7 @@ class Hosts:
         self.was_silent = False
         self.describe: Callable[[], Heartbeat] = lambda: Heartbeat(me.epoch)
         self.on_return: Callable[[float], None] = lambda _now: None
+        self.on_loss: Callable[[float], None] = lambda _now: None
         self._store = store
         self._steps = steps
         self.others: dict[str, Other] = {}
@@ -101,10 +105,14 @@ class Hosts:
         self.is_connected = True
         self._is_lost = False
         self._look_anew(now)
-        for other in self.others.values():
-            other.is_stale = True
+        self.expect_any()
         self._next_at = now
         self.tick(now)
+
+    def expect_any(self) -> None:
+        """The next heartbeats of the others may have lower revisions."""
+        for other in self.others.values():
+            other.is_stale = True
 
     def on_disconnected(self) -> None:
         """The store cannot be reached."""
@@ -181,8 +189,13 @@ class Hosts:
         """Our key is not as we left it: it has expired, a lost write was done after all, or another engine has our name."""
         beat = decode(Heartbeat, answer.value)
         if answer.value is None or (beat is not None and (beat.epoch == self.me.epoch or beat.has_left)):
+            # While we are sure of it, it cannot have expired.
+            is_forgotten = answer.value is None and self.is_joined and self.is_firm(now)
             self._revision, self._next_at = answer.revision, now
             self.tick(now)
+            if is_forgotten:
+                self._steps.append(StoreLost())
+                self.on_loss(now)
             return
         revision, since = self._rival
         self._next_at = min(self._next_at, now + JOIN_SECONDS)

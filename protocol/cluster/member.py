@@ -59,7 +59,7 @@ class Member:
         self._steps: list[Step] = []
         self._store = Store(self._steps)
         self.hosts = Hosts(setup.me, setup.timing, self._store, self._steps)
-        self.hosts.describe, self.hosts.on_return = self._describe, self._on_return
+        self.hosts.describe, self.hosts.on_return, self.hosts.on_loss = self._describe, self._on_return, self._on_loss
         self.places = {way: Places(way, self.hosts, self._store, self._steps) for way in Direction}
         for places in self.places.values():
             places.block_places = setup.block_places
@@ -91,10 +91,7 @@ class Member:
 
     def on_connected(self, now: float) -> None:
         """The store can be reached. After this, every key that is watched is seen once more."""
-        self._is_fleet_stale = True
-        for places in self.places.values():
-            places.on_connected(now)
-        self.claims.on_return()
+        self._look_anew(now)
         self.hosts.on_connected(now)
         self.tick(now)
 
@@ -170,6 +167,21 @@ class Member:
         wants = {way: places.wants for way, places in self.places.items()}
         return Heartbeat(me.epoch, free, wants, has_left=self.hosts.has_left, node=self.setup.node, chain=self.setup.chain)
 
+    def _on_loss(self, now: float) -> None:
+        """The store has lost what it had, and may be another one."""
+        self.hosts.expect_any()
+        self._look_anew(now)
+
+    def _look_anew(self, now: float) -> None:
+        """The store may have lost what it had: see that it has what we hold."""
+        self._is_fleet_stale = True
+        if self.fleet is not None:
+            # No watch tells of a key that is missing.
+            self._store.read(FLEET, self._on_fleet_read)
+        for places in self.places.values():
+            places.on_connected(now)
+        self.claims.on_return()
+
     def _on_return(self, now: float) -> None:
         """Heartbeats are confirmed for the first time, or after a time in which we may have been given up."""
         self._keep_fleet()
@@ -206,6 +218,10 @@ class Member:
         return staying[: max(0, excess - (len(limited) - len(staying)))]
 
     # -- the fleet's record -------------------------------------------------------------------------------------------------
+
+    def _on_fleet_read(self, answer: Answer, now: float) -> None:
+        if answer.outcome is Outcome.DONE and self._is_fleet_stale:
+            self._on_fleet(answer.revision, answer.value, now)
 
     def _on_fleet(self, revision: int, value: bytes | None, now: float) -> None:
         fleet = decode(Fleet, value)

@@ -138,7 +138,7 @@ class Places:
         if number < len(self._kept) and (self._kept[number].is_stale or revision > self._kept[number].revision):
             # A newer revision than that of our last write rules out that a write of ours is still to come.
             is_final = not self._is_writing and revision > self._kept[number].revision
-            self._look(number, revision, value, is_final=is_final)
+            self._look(number, revision, value, now, is_final=is_final)
             self.decide(now)
 
     def use(self, used: int, waiting: int, now: float) -> None:
@@ -271,7 +271,7 @@ class Places:
                 is_final = answer.revision >= kept.revision and answer.revision != base
                 if not is_final:
                     self._unsure.add(number)
-                self._look(number, answer.revision, answer.value, is_final=is_final)
+                self._look(number, answer.revision, answer.value, then, is_final=is_final)
                 self._end_write(then, is_conflict=True)
 
         self._store.put(shard_key(self.direction, number), record, base, on_written)
@@ -293,7 +293,7 @@ class Places:
             if answer.outcome is Outcome.DONE and answer.revision > kept.revision:
                 self._saw(number, answer.revision, kept.shard.replaced(host, None))
             elif answer.outcome is Outcome.CONFLICT:
-                self._look(number, answer.revision, answer.value, is_final=answer.revision > kept.revision)
+                self._look(number, answer.revision, answer.value, now, is_final=answer.revision > kept.revision)
             self._end_write(now, is_conflict=answer.outcome is not Outcome.DONE)
 
         confirm(host, lease.epoch, on_confirmed)
@@ -307,15 +307,20 @@ class Places:
             self._try_from = now + BACKOFF_SECONDS * self._conflicts * spread / 97
         self.decide(now)
 
-    def _look(self, number: int, revision: int, value: bytes | None, *, is_final: bool) -> None:
+    def _look(self, number: int, revision: int, value: bytes | None, now: float, *, is_final: bool) -> None:
         """A shard as it is at this revision. If no write of ours can be under way, its word on our lease is final.
 
         An older revision than that of our lease is of a replica that lags behind, or of a store that has lost its latest
         writes. We keep what was confirmed and write it once more, which shows which of the two it is.
         """
         kept = self._kept[number]
+        was_there = kept.revision > 0
         self._saw(number, revision, decode(Shard, value) or Shard())
         places = kept.shard.places_of(self._hosts.me.host, self._hosts.me.epoch)
+        if (value is None and was_there) or (is_final and places < kept.mine):
+            # Nobody erases a shard, or takes a lease of a host that lives: the store has lost them. All hosts write theirs
+            # again before anybody leases more.
+            self._lease_from = now + SETTLE_SECONDS
         if is_final:
             self._unsure.discard(number)
             self._count(kept, places)

@@ -104,6 +104,10 @@ class Returned(msgspec.Struct, frozen=True):
     revision: int
 
 
+class StoreLost(msgspec.Struct, frozen=True):
+    """The store has forgotten our heartbeat before its time, and so probably all else: what we hold is written again."""
+
+
 class Admitted(msgspec.Struct, frozen=True):
     """The session may become active."""
 
@@ -137,4 +141,4 @@ class PlacesChanged(msgspec.Struct, frozen=True):
 Call = Put | Erase | Read
 # All that is asked of the store.
 StoreCall = Call | Scan
-Step = StoreCall | Joined | NameTaken | HostLost | Returned | Admitted | Refused | EndSession | PlacesChanged
+Step = StoreCall | Joined | NameTaken | HostLost | Returned | StoreLost | Admitted | Refused | EndSession | PlacesChanged

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from rlpx.protocol.cluster.records import FLEET, Fleet, decode
+from rlpx.protocol.lifecycle import Direction
 from tests.simulation.world import BrokenError, Plan, World
 
 
@@ -11,6 +13,16 @@ def test_a_fleet_keeps_its_promises_whatever_fails(seed: int) -> None:
     world = World(seed, plan_of(seed))
     world.live()
     assert world.admitted > 20
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_store_that_is_purged_or_deleted_has_all_again_and_no_limit_is_broken(seed: int) -> None:
+    plan = Plan(hosts=2 + seed % 4, faults=0, loss=0.0, attempts_per_s=6.0, purges=seed % 2 == 0, deletes=seed % 2 == 1)
+    world = World(seed, plan)
+    world.live()
+    limits = decode(Fleet, world.kv.keys[FLEET][1])
+    assert limits is not None
+    assert limits.limits == dict.fromkeys(Direction, plan.limit)
 
 
 def plan_of(seed: int) -> Plan:

@@ -6,6 +6,7 @@ Everything follows from one seed. Time is virtual. Whatever the hosts may never 
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable
@@ -38,6 +39,10 @@ from rlpx.protocol.cluster.steps import (
 from rlpx.protocol.cluster.sweep import PAGE_CLAIMS, PAGE_SECONDS
 from rlpx.protocol.lifecycle import Direction
 
+# A host whose watch is silent for this long looks whether there is a store, and makes one.
+WATCH_SECONDS: Final = 8.0
+# A host notices within this time that the store has lost its heartbeat, and its claims with it, and has written them again.
+NOTICE_SECONDS: Final = 8.0
 # After this time a host treats a call as lost.
 CALL_SECONDS: Final = 2.0
 # A session that finds no place waits for one this long.
@@ -69,6 +74,9 @@ class Plan(msgspec.Struct, frozen=True):
     settle_s: float = 60.0
     # Of the faults, the share that takes the store away from all hosts.
     outages: float = 2 / 7
+    # Whether the store loses all that it has, once, and is the same one afterwards, or another.
+    purges: bool = False
+    deletes: bool = False
     # Whether in the end one host tries to fill every place.
     fills: bool = True
 
@@ -113,6 +121,8 @@ class Kv:
         # What hosts were told because they watch it: how many changes, and their bytes of keys and values.
         self.told, self.told_bytes = 0, 0
         self.is_away = False
+        # When it has lost all that it had.
+        self.lost_at = -math.inf
 
     def carry_out(self, call: StoreCall) -> Answer:
         revision, value = self.keys.get(call.key, (0, None))
@@ -138,6 +148,16 @@ class Kv:
             if call.ttl_s is not None:
                 self._world.at(call.ttl_s, lambda key=call.key, revision=self.sequence: self._expire(key, revision))  # type: ignore[misc]
         return Answer(call.call, Outcome.DONE, self.sequence)
+
+    def purge(self) -> None:
+        """Somebody erases all keys, and nobody is told."""
+        self.keys.clear()
+        self.lost_at = self._world.now
+
+    def remake(self) -> None:
+        """The store is another one, which counts from the beginning."""
+        self.purge()
+        self.sequence = 0
 
     def delay(self, call: StoreCall, seconds: float) -> None:
         """Carry out a call that nobody waits for any more, much later."""
@@ -486,6 +506,10 @@ class World:
         """Churn and faults, then quiet; then everything must be in order."""
         plan = self.plan
         self.churn()
+        if plan.purges:
+            self.at(self.random.uniform(10.0, plan.seconds), self.kv.purge)
+        if plan.deletes:
+            self.at(self.random.uniform(10.0, plan.seconds - 2 * WATCH_SECONDS), self._delete)
         for _ in range(plan.faults):
             self.at(self.random.uniform(1.0, plan.seconds), self._fault)
         self.run(plan.seconds)
@@ -557,6 +581,12 @@ class World:
         elif kind == "clock":
             host.wall_us += int(self.random.uniform(-1e9, 1e9))
 
+    def _delete(self) -> None:
+        """Somebody deletes the store. It does not answer until the first host notices that its watch is silent."""
+        self.kv.is_away = True
+        self.at(WATCH_SECONDS, self.kv.remake)
+        self.at(WATCH_SECONDS, self._come_back)
+
     def _join(self, host: Host) -> None:
         if host.is_cut:
             host.is_cut = False
@@ -591,7 +621,8 @@ class World:
     def check_admitted(self, host: Host, session: Session) -> None:
         """A session begins only with a place, in a host that nobody has given up, and with the only claim of its peer.
 
-        If its host knows that the store is away, or had no answer about this peer, the session may begin without a claim.
+        If its host knows that the store is away, or had no answer about this peer, the session may begin without a claim. So
+        it may, or with a second claim, while not all hosts have noticed that the store has lost the claims.
         """
         if host.used[session.direction] > host.leased[session.direction] and host.is_certain:
             raise BrokenError(f"{host.name} admits session {session.number} without a place at {self.now:.3f}")
@@ -602,6 +633,8 @@ class World:
             raise BrokenError(
                 f"{host.name} admits session {session.number} although it may have been given up at {self.now:.3f}"
             )
+        if self.now < self.kv.lost_at + NOTICE_SECONDS:
+            return
         claim = decode(Claim, self.kv.keys.get(peer_key(session.peer), (0, None))[1])
         if claim is None or (claim.host, claim.epoch) != (host.name, host.member.setup.me.epoch):
             if not (session.is_unanswered and self.plan.lets_in) and self._noted(host, session) is None:

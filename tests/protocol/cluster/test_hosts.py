@@ -6,7 +6,7 @@ import msgspec
 
 from rlpx.protocol.cluster.hosts import Hosts, Me, Timing
 from rlpx.protocol.cluster.records import Heartbeat, encode
-from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Put, Read, Returned, Step
+from rlpx.protocol.cluster.steps import Answer, Joined, NameTaken, Outcome, Put, Read, Returned, Step, StoreLost
 from rlpx.protocol.cluster.store import Store
 
 
@@ -130,10 +130,21 @@ def test_a_host_that_was_stopped_gives_the_others_their_time_anew() -> None:
 
 def test_our_key_has_expired() -> None:
     watch = Watch().joined()
-    watch.hosts.tick(5.2)
-    watch.answer(watch.put().call, 5.3, Outcome.CONFLICT, (0, None))
+    watch.hosts.tick(15.2)
+    watch.answer(watch.put().call, 15.3, Outcome.CONFLICT, (0, None))
     again = watch.put()
     assert again.expected == 0
+
+
+def test_a_store_that_has_forgotten_our_key_before_its_time_has_lost_what_it_had() -> None:
+    watch = Watch().joined()
+    losses: list[float] = []
+    watch.hosts.on_loss = losses.append
+    watch.hosts.tick(5.2)
+    watch.answer(watch.put().call, 5.3, Outcome.CONFLICT, (0, None))
+    again, lost = watch.take()
+    assert isinstance(again, Put)
+    assert (again.expected, lost, losses) == (0, StoreLost(), [5.3])
 
 
 def test_a_lost_heartbeat_was_written_after_all() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from rlpx.protocol.cluster.records import Fleet
-from rlpx.protocol.cluster.steps import Joined, PlacesChanged, Put
+from rlpx.protocol.cluster.records import Fleet, encode
+from rlpx.protocol.cluster.steps import Joined, PlacesChanged, Put, Read
 from tests.protocol.cluster.table import IN, OUT, PEER, Table
 
 
@@ -58,6 +58,30 @@ def test_a_record_of_limits_that_is_lost_or_nonsense_is_written_again() -> None:
     table.collect()
     table.settle()
     assert b'"limits":{"inbound":10,"outbound":10}' in table.keys["fleet"][1]
+
+
+def test_the_limits_outlive_a_store_that_has_lost_them_without_a_word() -> None:
+    table = Table().joined()
+    table.member.set_limits({IN: 20})
+    table.collect()
+    table.settle()
+    table.keys.clear()
+    table.connect()
+    # The first look at them is lost. The host looks again once its heartbeat is missing.
+    table.lose(table.next(Read, "fleet"))
+    table.settle()
+    assert table.keys["fleet"][1] == encode(Fleet({IN: 20, OUT: 10}, 1))
+    table.connect()
+    # A watch that tells of another record is faster than the answer.
+    read = table.next(Read, "fleet")
+    answer = table.carry_out(read)
+    table.see("fleet", Fleet({IN: 30, OUT: 10}, 1))
+    table.reply(read, answer)
+    assert table.member.fleet == Fleet({IN: 30, OUT: 10}, 1)
+    table.keys.clear()
+    table.connect()
+    table.settle()
+    assert table.keys["fleet"][1] == encode(Fleet({IN: 30, OUT: 10}, 1))
 
 
 def test_a_record_that_is_older_than_ours_is_ignored() -> None:

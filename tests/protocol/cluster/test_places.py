@@ -101,6 +101,35 @@ def test_a_lease_that_the_store_has_not_is_not_counted_even_while_we_write() -> 
     assert leased(table) == 0
 
 
+def test_after_a_shard_is_lost_nobody_leases_more_before_all_have_written_their_leases_again() -> None:
+    table = Table().joined()
+    table.use(4, 0)
+    table.settle()
+    # The store has lost everything; another host has not noticed yet, and holds six places.
+    table.keys.clear()
+    table.use(4, 3)
+    table.pass_time(4)
+    assert decode(Shard, table.keys[SHARD][1]) == Shard({"a": Lease("a1", 4)})
+    table.see(SHARD, Shard({"a": Lease("a1", 4), "b": Lease("b1", 6)}))
+    table.pass_time(10)
+    assert leased(table) == 4
+
+
+def test_a_host_whose_lease_is_missing_leases_what_it_uses_and_waits_for_the_others() -> None:
+    table = Table().joined()
+    table.use(2, 0)
+    table.settle()
+    assert leased(table) == 4
+    table.see(SHARD, Shard({"b": Lease("b1", 5)}))
+    table.settle()
+    assert leased(table) == 2
+    table.use(2, 2)
+    table.pass_time(4)
+    assert leased(table) == 2
+    table.pass_time(4)
+    assert leased(table) == 5
+
+
 def test_unused_places_are_given_back_after_a_while_but_for_a_block() -> None:
     table = Table().joined()
     table.use(0, 10)
