@@ -20,6 +20,8 @@ from rlpx.protocol.lifecycle import Direction
 # How often a host that cannot join yet tries again.
 JOIN_SECONDS: Final = 1.0
 
+# A heartbeat that hurries leaves so long after the one before it at the earliest: sessions wait for what it asks for.
+HURRY_SECONDS: Final = 0.25
 # Heartbeats that hurry are no more than this in the whole fleet, because each of them goes to all hosts.
 HURRIED_BEATS_PER_SECOND: Final = 100
 
@@ -142,8 +144,8 @@ class Hosts:
             )
 
     def hurry(self, now: float) -> None:
-        """Others wait for what our next heartbeat says: send it soon, at most one a second, and fewer in a large fleet."""
-        pause_s = max(JOIN_SECONDS, len(self.others) / HURRIED_BEATS_PER_SECOND)
+        """Others wait for what our next heartbeat says: send it soon, at most four a second, and fewer in a large fleet."""
+        pause_s = max(HURRY_SECONDS, len(self.others) / HURRIED_BEATS_PER_SECOND)
         self._next_at = min(self._next_at, max(now, (self._sent_at or 0.0) + pause_s))
 
     def leave(self, now: float) -> None:
@@ -260,6 +262,10 @@ class Hosts:
             then(answer.outcome is Outcome.DONE and judge(now), now)
 
         self._store.read(host_key(host), on_read)
+
+    def lacks(self, host: str, direction: Direction) -> bool:
+        """Whether the last heartbeat of another host said that it lacks places."""
+        return host in self._wanting[direction]
 
     def wanted(self, direction: Direction, now: float) -> int:
         """The places that other hosts lack. Only those that lack some are looked at, because there may be a thousand."""

@@ -104,6 +104,9 @@ class Member:
         """A watched key has this value: those of hosts, of places and of the fleet, and notes to this host."""
         if (host := host_of(key)) is not None:
             self.hosts.on_seen(host, revision, value, now)
+            for way, places in self.places.items():
+                if self.hosts.lacks(host, way):
+                    places.on_lack(now)
         elif (shard := shard_of(key)) is not None:
             self.places[shard[0]].on_seen(shard[1], revision, value, now)
         elif value is not None and (peer := noted_peer(key, self.setup.me.host)) is not None:

@@ -25,7 +25,7 @@ SHARE_BLOCKS: Final = 2
 # A host keeps a block of unused places. More than that is given back after this time.
 IDLE_SECONDS: Final = 10.0
 # If other hosts lack places and none are free, unused ones are given back this often at most.
-GIVE_SECONDS: Final = 1.0
+GIVE_SECONDS: Final = 0.5
 # How often a host with unused places looks whether others lack some.
 LOOK_SECONDS: Final = 0.25
 # After the store was away, hosts that find their leases lost write them again before anybody leases more.
@@ -77,6 +77,7 @@ class Places:
         self._unsure: set[int] = set()
         self._lease_from = 0.0
         self._give_from = 0.0
+        self._look_from = 0.0
         self._try_from = 0.0
         self._conflicts = 0
         self._idle_since: float | None = None
@@ -141,6 +142,11 @@ class Places:
             self._look(number, revision, value, now, is_final=is_final)
             self.decide(now)
 
+    def on_lack(self, now: float) -> None:
+        """Another host says that it lacks places. Sessions wait for them, so we look at once."""
+        self._look_from = now
+        self.decide(now)
+
     def use(self, used: int, waiting: int, now: float) -> None:
         """So many sessions have a place or wait for one."""
         self.used, self.waiting = used, waiting
@@ -198,16 +204,19 @@ class Places:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
-        if free <= 0 or now < self._give_from:
+        if free <= 0 or now < max(self._give_from, self._look_from):
             return
         # Looked at this often only, because it is asked with every session.
-        self._give_from = now + LOOK_SECONDS
+        self._look_from = now + LOOK_SECONDS
         is_over = sum(kept.leased for kept in self._kept) > self._limit
         lacking = self._hosts.wanted(self.direction, now)
         # Whoever lacks places takes those that nobody has leased first: ours must last while the store is away.
         is_wanted = is_over or lacking > self.elsewhere
         is_idle = self._idle_since is not None and now >= self._idle_since + IDLE_SECONDS
         if not is_wanted and not is_idle:
+            return
+        # What it gives back it cannot have again before that time, and its own sessions would be refused.
+        if now < self._lease_from and not is_over:
             return
         # A block is kept, unless others lack it.
         given = free if is_wanted else (free - 1) // self.block * self.block

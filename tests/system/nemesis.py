@@ -150,12 +150,12 @@ class Nemesis:
         self._faults_at: list[tuple[float, float]] = []
         self._base = self._held()
 
-    def run(self, seconds: float) -> None:
-        """Run rounds for this long, then end everything. Raises `BrokenInvariantError`."""
+    def run(self, seconds: float, rounds: int = 1) -> None:
+        """Run rounds for this long, and so many at least, then end everything. Raises `BrokenInvariantError`."""
         ends_at = monotonic() + seconds
         try:
             with ThreadPoolExecutor(len(LOADS)) as pool:
-                while monotonic() < ends_at:
+                while monotonic() < ends_at or self.rounds < rounds:
                     self._round(pool)
             self._finish()
         except BrokenInvariantError:

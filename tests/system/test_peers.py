@@ -69,7 +69,7 @@ def test_a_ban_ends_what_the_peer_has_and_keeps_it_out() -> None:
         peer.call("dial", enode=engine.enode, wait=True)
         eventually(lambda: engine.counts() == (0, 0, 1, 0), "connected")
         assert engine.call("ban", peer=peer.node_id.hex(), seconds=60) == {"sessions": 1}
-        eventually(lambda: engine.counts() == (0, 0, 0, 0), "ended")
+        eventually(lambda: engine.counts() == peer.counts() == (0, 0, 0, 0), "both know that it has ended")
         with pytest.raises(EngineError, match="disconnect_requested"):
             peer.call("dial", enode=engine.enode, wait=True)
         with pytest.raises(EngineError, match="banned"):
