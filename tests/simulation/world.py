@@ -112,6 +112,8 @@ class Kv:
         self._world = world
         self.sequence = 0
         self.keys: dict[str, tuple[int, bytes]] = {}
+        # Those that are watched: a host that connects is told of them, and does not go through those of all peers.
+        self.watched: dict[str, tuple[int, bytes]] = {}
         # An erased key leaves a marker, so that a write which was sent before and expects the key to be missing is refused.
         # Markers are remembered only of keys of which such writes are under way, and that come late.
         self._late: Counter[str] = Counter()
@@ -152,6 +154,7 @@ class Kv:
     def purge(self) -> None:
         """Somebody erases all keys, and nobody is told."""
         self.keys.clear()
+        self.watched.clear()
         self.lost_at = self._world.now
 
     def remake(self) -> None:
@@ -192,6 +195,9 @@ class Kv:
     def _publish(self, key: str, revision: int, value: bytes | None) -> None:
         if key.startswith("peer."):
             return
+        self.watched.pop(key, None)
+        if value is not None:
+            self.watched[key] = revision, value
         if key.startswith("note."):
             host = self._world.by_name.get(key.split(".")[1])
             if host is not None:
@@ -266,8 +272,8 @@ class Host:
 
     def connect(self) -> None:
         self.do(lambda: self.member.on_connected(self.now))
-        for key, (revision, value) in list(self.world.kv.keys.items()):
-            if not key.startswith(("peer.", "note.")) or key.startswith(f"note.{self.name}."):
+        for key, (revision, value) in list(self.world.kv.watched.items()):
+            if not key.startswith("note.") or key.startswith(f"note.{self.name}."):
                 self.stream_free_at = max(self.stream_free_at, self.world.now + self.world.delay())
                 self.watch(key, revision, value)
 
