@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -53,7 +53,7 @@ log = structlog.get_logger()
 class StoreOwner(Protocol):
     """Whoever takes answers and changes."""
 
-    def on_answers(self, answers: Iterable[Answer]) -> None:
+    def on_answers(self, answers: Sequence[Answer]) -> None:
         """Calls are answered."""
 
     def on_seen(self, key: str, revision: int, value: bytes | None) -> None:
@@ -215,7 +215,7 @@ class KvStore:
     def send(self, call: Call) -> None:
         """Carry a call out with the wire's next `flush`; its answer follows."""
         opened = self._open_calls[call.call] = _Open(call, self._now() + CALL_SECONDS)
-        self._publish(call.call, opened)
+        self._publish(opened)
 
     def tick(self) -> None:
         """Give up calls that nobody has answered in time."""
@@ -226,7 +226,7 @@ class KvStore:
             self._answers.append(Answer(number, Outcome.LOST))
         self._hand_on()
 
-    def _publish(self, number: int, opened: _Open) -> None:
+    def _publish(self, opened: _Open) -> None:
         call = opened.call
         subject = self._prefix + call.key
         headers = body = b""
@@ -236,8 +236,8 @@ class KvStore:
             headers = _ERASING % call.expected
         else:
             headers, body = _headers_of(call), call.value
-        if not self._wire.publish(subject.encode(), b"%b%d" % (self._inbox.prefix, number), headers, body):
-            self._loop.call_soon(self._lose, number)
+        if not self._wire.publish(subject.encode(), b"%b%d" % (self._inbox.prefix, call.call), headers, body):
+            self._loop.call_soon(self._lose, call.call)
 
     def _lose(self, number: int) -> None:
         if number in self._open_calls:
@@ -262,11 +262,11 @@ class KvStore:
             return
         if opened.looks or isinstance(opened.call, Read):
             self._on_read(number, opened, reply)
-        elif reply.error is None and reply.seq:
+        elif reply.seq and reply.error is None:
             self._answers.append(Answer(number, Outcome.DONE, reply.seq))
         elif reply.error is not None and reply.error.err_code in _WRONG_REVISIONS:
             opened.looks = True
-            self._publish(number, opened)
+            self._publish(opened)
         else:
             self._refusals.hear("" if reply.error is None else reply.error.description)
             self._answers.append(Answer(number, Outcome.LOST))
@@ -284,7 +284,7 @@ class KvStore:
             opened.call = Put(call.call, call.key, call.value, revision, call.ttl_s)
             opened.looks = False
             opened.tries += 1
-            self._publish(number, opened)
+            self._publish(opened)
             return
         outcome = Outcome.CONFLICT if opened.looks else Outcome.DONE
         if stored is None or is_missing:

@@ -321,9 +321,8 @@ class LifecycleStream:
 
     async def _publish_group(self, group: list[Life]) -> None:
         """Publish until every event of the group is confirmed, or is in the file."""
-        for life in group:
-            self._last_number += 1
-            self._unconfirmed[self._last_number] = life
+        self._unconfirmed = dict(enumerate(group, self._last_number + 1))
+        self._last_number += len(group)
         while self._unconfirmed:
             self._is_confirmed.clear()
             with suppress(nats.errors.Error, OSError, TimeoutError):

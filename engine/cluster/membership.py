@@ -11,10 +11,10 @@ import os
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from time import time_ns
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlparse
 
 import msgspec
@@ -53,7 +53,6 @@ from rlpx.protocol.cluster.records import FLEET, Fleet
 from rlpx.protocol.cluster.steps import (
     Admitted,
     Answer,
-    Call,
     EndSession,
     Erase,
     HostLost,
@@ -134,7 +133,7 @@ class Parts(msgspec.Struct, frozen=True):
     fail: Callable[[str], None]
 
 
-class _Begun(NamedTuple):
+class _Begun(msgspec.Struct, frozen=True):
     """A session that has a place, with the time at which its peer was proved, in microseconds since 1970."""
 
     session: SessionId
@@ -190,9 +189,6 @@ class ClusterMembership:
         self._ended: dict[SessionId, bytes] = {}
         self._leaving: set[bytes] = set()
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Put: self._on_call,
-            Erase: self._on_call,
-            Read: self._on_call,
             Scan: self._on_scan,
             Refused: self._on_refused,
             EndSession: self._on_end,
@@ -220,6 +216,7 @@ class ClusterMembership:
         except NatsUnavailableError as error:
             raise ConfigError(f"cluster: {error}", os.EX_UNAVAILABLE) from error
         self._store = store = KvStore(self.client, self._wire, name, self, now)
+        self._handlers |= dict.fromkeys((Put, Erase, Read), store.send)
         self._shared = SharedCommands(self.client, name, self.host, echoes)
         spool = Spool(self._parts.run_dir.path / f"lifecycle-{name}.spool")
         self._lives = lives = LifecycleStream(self.client, self._wire, name, self.host, spool)
@@ -468,8 +465,8 @@ class ClusterMembership:
         begun, self._begun = self._begun, []
 
         def claim(at: float) -> None:
-            for session, peer, asked, since_us in begun:
-                self.member.claim(session, peer, asked, since_us=since_us, now=at)
+            for new in begun:
+                self.member.claim(new.session, new.peer, new.asked, since_us=new.since_us, now=at)
 
         self._act(claim)
 
@@ -488,15 +485,10 @@ class ClusterMembership:
 
     # -- the store's answers ------------------------------------------------------------------------------------------------
 
-    def on_answers(self, answers: Iterable[Answer]) -> None:
+    def on_answers(self, answers: Sequence[Answer]) -> None:
         """The store has answered calls."""
-
-        def answer_all(at: float) -> None:
-            for answer in answers:
-                self._figures.lost_calls += answer.outcome is Outcome.LOST
-                self.member.on_answer(answer, at)
-
-        self._act(answer_all)
+        self._figures.lost_calls += sum(answer.outcome is Outcome.LOST for answer in answers)
+        self._act(lambda at: self.member.on_answers(answers, at))
 
     def on_seen(self, key: str, revision: int, value: bytes | None) -> None:
         """A watched key has changed."""
@@ -554,16 +546,13 @@ class ClusterMembership:
         if admitted:
             self._on_admitted(admitted)
 
-    def _on_call(self, call: Call) -> None:
-        self._kv.send(call)
-
     def _on_scan(self, scan: Scan) -> None:
         self._spawn(self._read_page(scan))
 
     async def _read_page(self, scan: Scan) -> None:
         if self.client is not None:
             answer = await read_page(self.client, self._parts.settings.cluster_name, scan)
-            self._act(lambda at: self.member.on_answer(answer, at))
+            self._act(lambda at: self.member.on_answers((answer,), at))
 
     def _on_admitted(self, sessions: list[SessionId]) -> None:
         self._figures.on_verdicts(sessions, now())

@@ -79,9 +79,7 @@ class Wire:
 
     def publish(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> bool:
         """Send a message with the next `flush`; `False` if it cannot be sent."""
-        return self._connection is not None and self._connection.send(
-            nats_wire.publish(subject, reply, headers, body), len(headers) + len(body)
-        )
+        return self._connection is not None and self._connection.send(subject, reply, headers, body)
 
     def flush(self) -> None:
         """Send what was published since the last time, in one write."""
@@ -155,11 +153,14 @@ class _Connection(asyncio.Protocol):
             raise ConnectionResetError("the connection has ended")
         return self._transport
 
-    def send(self, message: bytes, size: int) -> bool:
-        """Send a message, whose headers and body have a size, with the next `flush`."""
-        if size > self._max_payload or self._up.get_write_buffer_size() > PENDING_BYTES:
+    def send(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> bool:
+        """See `Wire.publish`."""
+        transport = self._transport
+        if transport is None or transport.get_write_buffer_size() > PENDING_BYTES:
             return False
-        self._outgoing.append(message)
+        if len(headers) + len(body) > self._max_payload:
+            return False
+        self._outgoing.append(nats_wire.publish(subject, reply, headers, body))
         return True
 
     def flush(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from heapq import heappop, heappush
 from typing import Final
 
@@ -169,7 +170,7 @@ class Claims:
         me = self._hosts.me
         held.is_busy = True
         record = Claim(me.host, me.epoch, held.session, held.since_us)
-        self._store.put(peer_key(held.peer), record, expected, lambda answer, now: self._on_put(held, answer, now))
+        self._store.put(peer_key(held.peer), record, expected, partial(self._on_put, held))
 
     def _on_put(self, held: Held, answer: Answer, now: float) -> None:
         held.is_busy = False
@@ -321,7 +322,7 @@ class Claims:
             return
         if held.state is State.HELD and not self._hosts.is_away:
             held.is_busy = True
-            self._store.erase(peer_key(held.peer), held.revision, lambda answer, then: self._on_erased(held, answer, then))
+            self._store.erase(peer_key(held.peer), held.revision, partial(self._on_erased, held))
         elif held.state is State.HELD or held.may_be_late:
             self._again(held, now)
         else:

@@ -6,7 +6,7 @@ and `tick` is called at least once a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -114,9 +114,9 @@ class Member:
         elif key == FLEET and (revision > self._fleet_revision or self._is_fleet_stale):
             self._on_fleet(revision, value, now)
 
-    def on_answer(self, answer: Answer, now: float) -> None:
-        """The store has answered a call, or will not."""
-        self._store.on_answer(answer, now)
+    def on_answers(self, answers: Iterable[Answer], now: float) -> None:
+        """The store has answered calls, or will not."""
+        self._store.on_answers(answers, now)
 
     def tick(self, now: float) -> None:
         """Let time pass."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -37,11 +37,12 @@ class Store:
         """Read a page of the keys that begin with a prefix."""
         self._steps.append(Scan(self._wait(then), prefix, first_revision, limit))
 
-    def on_answer(self, answer: Answer, now: float) -> None:
-        """A call is answered. An answer to no call is ignored."""
-        then = self._waiting.pop(answer.call, None)
-        if then is not None:
-            then(answer, now)
+    def on_answers(self, answers: Iterable[Answer], now: float) -> None:
+        """Calls are answered, in this order. Answers to no call are ignored."""
+        for answer in answers:
+            then = self._waiting.pop(answer.call, None)
+            if then is not None:
+                then(answer, now)
 
     def _wait(self, then: Then) -> int:
         self._last_call += 1

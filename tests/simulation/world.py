@@ -357,7 +357,7 @@ class Host:
 
     def answered(self, answer: Answer) -> None:
         if self.open_calls.pop(answer.call, None) is not None:
-            self.member.on_answer(answer, self.now)
+            self.member.on_answers([answer], self.now)
 
     def lost(self, call: StoreCall) -> None:
         """A call had no answer for too long."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -55,7 +55,7 @@ class Owner:
         self.answers: list[Answer] = []
         self.turns = 0
 
-    def on_answers(self, answers: Iterable[Answer]) -> None:
+    def on_answers(self, answers: Sequence[Answer]) -> None:
         self.turns += 1
         self.answers += answers
 

@@ -80,7 +80,7 @@ class Table:
 
     def reply(self, call: StoreCall, answer: Answer) -> None:
         self.calls.remove(call)
-        self.member.on_answer(answer, self.now)
+        self.member.on_answers([answer], self.now)
         self.collect()
 
     def carry_out(self, call: StoreCall) -> Answer:

@@ -34,7 +34,7 @@ class Watch:
         revision, record = found
         value = encode(record) if isinstance(record, msgspec.Struct) else record
         assert value is None or isinstance(value, bytes)
-        self.store.on_answer(Answer(call, outcome, revision, value), now)
+        self.store.on_answers([Answer(call, outcome, revision, value)], now)
 
     def joined(self) -> Watch:
         self.hosts.on_connected(0.0)

@@ -15,5 +15,5 @@ def test_each_answer_goes_to_its_own_call_and_once() -> None:
     store.scan("d.", 9, 10, lambda answer, now: heard.append(("scan", answer.call, now)))
     assert steps == [Put(1, "a", b'{"sender":"x"}', 0, 5.0), Erase(2, "b", 7), Read(3, "c"), Scan(4, "d.", 9, 10)]
     for call in (3, 1, 3, 99):
-        store.on_answer(Answer(call, Outcome.DONE), 1.5)
+        store.on_answers([Answer(call, Outcome.DONE)], 1.5)
     assert heard == [("read", 3, 1.5), ("put", 1, 1.5)]
