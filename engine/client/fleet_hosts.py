@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from rlpx.engine.client.nats_servers import is_flow
 from rlpx.protocol.cluster.records import Heartbeat, decode, host_key, host_of
 
 # The store must answer within this time.
 STORE_SECONDS: Final = 5.0
+# All heartbeats are read within this time, whatever else somebody has written beside them.
+READ_SECONDS: Final = 20.0
 # The servers forget a consumer that nobody reads after this time. They keep a thousand at most.
 CONSUMER_SECONDS: Final = 5.0
 
@@ -36,15 +40,22 @@ async def hosts_of(client: Client, fleet: str) -> dict[str, Heartbeat]:
             num_replicas=1,
             inactive_threshold=CONSUMER_SECONDS,
             max_deliver=1,
+            flow_control=True,
+            idle_heartbeat=CONSUMER_SECONDS / 2,
         )
         made = await client.jetstream(timeout=STORE_SECONDS).add_consumer(f"KV_{fleet}", config)
         sent = 0 if made.delivered is None else made.delivered.consumer_seq
-        for _ in range(sent + (made.num_pending or 0)):
-            message = await heard.next_msg(STORE_SECONDS)
-            # The marker of an erased key is empty, so it is no heartbeat.
-            host, beat = host_of(message.subject.removeprefix(prefix)), decode(Heartbeat, message.data)
-            if host is not None and beat is not None and not beat.has_left:
-                found[host] = beat
+        expected = sent + (made.num_pending or 0)
+        async with asyncio.timeout(READ_SECONDS):
+            while expected:
+                message = await heard.next_msg(STORE_SECONDS)
+                if await is_flow(client, message):
+                    continue
+                expected -= 1
+                # The marker of an erased key is empty, so it is no heartbeat.
+                host, beat = host_of(message.subject.removeprefix(prefix)), decode(Heartbeat, message.data)
+                if host is not None and beat is not None and not beat.has_left:
+                    found[host] = beat
         # Nobody waits for the answer.
         await client.publish(f"$JS.API.CONSUMER.DELETE.KV_{fleet}.{made.name}")
     finally:

@@ -12,6 +12,7 @@ import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from rlpx.engine.client.complaints import Complaints
 from rlpx.engine.client.credentials import Credentials
@@ -100,6 +101,9 @@ async def connect(
 
     async def problem(error: Exception) -> None:
         text = str(error) or type(error).__name__
+        if isinstance(error, nats.errors.SlowConsumerError):
+            # It names each message that is lost.
+            text = "messages come faster than they are read, and are lost"
         if connecting.done():
             complaints.hear(text)
             return
@@ -143,6 +147,21 @@ async def connect(
     raise NatsUnavailableError(
         f"no NATS server of {shown} can be used: {cause}", is_refusal="authorization" in cause.lower()
     )
+
+
+async def is_flow(client: Client, message: Msg) -> bool:
+    """Whether a message of a consumer is about the flow of the others; it is answered then.
+
+    A server with much to say waits for these answers. Without them it says all at once, and ends a connection that does not
+    read as fast.
+    """
+    headers = message.headers or {}
+    if "Status" not in headers:
+        return False
+    asked = message.reply or headers.get("Nats-Consumer-Stalled")
+    if asked:
+        await client.publish(asked)
+    return True
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType, StreamInfo
 
 from rlpx.engine.client.complaints import Complaints
+from rlpx.engine.client.nats_servers import is_flow
 from rlpx.engine.cluster.wire import Wire
 from rlpx.protocol.bus import nats_wire
 from rlpx.protocol.cluster.steps import Answer, Call, Erase, Outcome, Put, Read
@@ -174,6 +175,8 @@ class KvStore:
             num_replicas=1,
             inactive_threshold=60.0,
             max_deliver=1,
+            flow_control=True,
+            idle_heartbeat=WATCH_SECONDS / 2,
         )
         await self._js.add_consumer(f"KV_{self._bucket}", config)
         self._watched_at = self._now()
@@ -303,9 +306,9 @@ class KvStore:
     # -- changes ------------------------------------------------------------------------------------------------------------
 
     async def _on_change(self, message: Msg) -> None:
-        if not message.reply:
-            return
         self._watched_at = self._now()
+        if await is_flow(self._client, message) or not message.reply:
+            return
         # $JS.ACK.[domain.account.]STREAM.CONSUMER.DELIVERED.STREAM_SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING[.token]
         parts = message.reply.split(".")
         revision = int(parts[5] if len(parts) == 9 else parts[7])  # noqa: PLR2004 - the parts of the shorter form

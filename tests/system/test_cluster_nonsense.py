@@ -10,10 +10,11 @@ import nats as nats_client
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import StreamConfig
+from nats.js.api import KeyValueConfig, StreamConfig
 
 from rlpx.protocol.cluster.addressing import PAYLOAD_BYTES
-from tests.system.cluster_fleet import Nats, fleet, member
+from rlpx.protocol.cluster.records import Claim, encode, peer_key
+from tests.system.cluster_fleet import Nats, crowd, fleet, member
 from tests.system.harness import RunningEngine, eventually
 from tests.system.test_cluster import ctl
 
@@ -95,6 +96,61 @@ def test_a_key_that_is_no_name_is_no_host() -> None:
         said(nats, write)
         eventually(lambda: "b" in engine.call("status")["fleet"]["hosts"], "the last of them is seen")
         assert engine.call("status")["fleet"]["hosts"] == ["a", "b"]
+
+
+# A server ends a connection that it has more than 64 MiB for.
+HUGE = bytes(1024 * 1024 - 1024)
+HUGE_KEYS = 80
+MANY_KEYS = 2_000
+
+
+@pytest.mark.long
+def test_a_store_full_of_nonsense_keeps_no_host_from_its_fleet_and_no_claim_from_being_swept() -> None:
+    late = peer_key(bytes(64))
+
+    async def write(client: Client) -> None:
+        js = client.jetstream(timeout=60)
+        await js.create_key_value(KeyValueConfig(bucket="test", history=1, limit_marker_ttl=120.0, direct=True))
+        names = [
+            "fleet",
+            "places.inbound.0",
+            "places.outbound.0",
+            "lease.x",
+            "shared.x",
+            "shared.ban.y",
+            "note.a.zz",
+            "peer.zz",
+        ]
+        names += [f"host.huge-{number}" for number in range(HUGE_KEYS)]
+        # The sweep reads one of these a second.
+        names += [f"peer.huge-{number}" for number in range(5)]
+        for name in names:
+            await js.publish(f"$KV.test.{name}", HUGE)
+        for kind in ("host", "peer", "places", "shared", "note.a"):
+            many = (js.publish(f"$KV.test.{kind}.many-{number}", b"nonsense") for number in range(MANY_KEYS))
+            await asyncio.gather(*many)
+        await js.publish(f"$KV.test.{late}", encode(Claim("a", "earlier", 1, 1)))
+
+    async def has_claim(client: Client) -> bool:
+        store = await client.jetstream().key_value("test")
+        try:
+            await store.get(late)
+        except nats_client.js.errors.KeyNotFoundError:
+            return False
+        return True
+
+    with Nats() as nats, crowd() as peers:
+        said(nats, write)
+        with fleet(nats, "a", "b") as engines:
+            for engine in engines:
+                peers.connect(engine)
+            eventually(lambda: all(engine.counts()[2] == 1 for engine in engines), "each has a session")
+            eventually(lambda: not said(nats, has_claim), "the claim of an earlier run is erased")
+            assert all(engine.call("status")["fleet"]["state"] == "member" for engine in engines)
+            code, text = ctl(nats, "hosts")
+            assert (code, [line.split()[0] for line in text.splitlines()]) == (0, ["a", "b"])
+            # The usual lines, and the summaries of some minutes.
+            assert all(len(engine.stderr.splitlines()) < 10 for engine in engines)
 
 
 def refused(nats: Nats, settings: dict[str, Any]) -> str:
