@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import nats.errors
 from nats.aio.client import Client
-from nats.aio.subscription import Subscription
+from nats.aio.msg import Msg
 
 from rlpx.engine.cluster.kv import CALL_SECONDS
 from rlpx.protocol.cluster.steps import Answer, Entry, Outcome, Scan
@@ -26,22 +26,19 @@ _NONE: Final = "404"
 
 async def read_page(client: Client, bucket: str, call: Scan) -> Answer:
     """Read a page of keys."""
-    prefix = f"$KV.{bucket}."
+    page = _Page(f"$KV.{bucket}.")
     wanted = {
         "seq": max(1, call.first_revision),
-        "next_by_subj": f"{prefix}{call.key}>",
+        "next_by_subj": f"{page.prefix}{call.key}>",
         "batch": call.limit,
         "max_bytes": PAGE_BYTES,
     }
-    entries: list[Entry] = []
     try:
-        messages = await client.subscribe(client.new_inbox())
+        messages = await client.subscribe(client.new_inbox(), cb=page.take)
         try:
             await client.publish(f"$JS.API.DIRECT.GET.KV_{bucket}", msgspec.json.encode(wanted), messages.subject)
             async with asyncio.timeout(CALL_SECONDS):
-                headers = await _next(messages, prefix, entries)
-                while "Status" not in headers:
-                    headers = await _next(messages, prefix, entries)
+                headers = await page.end
         finally:
             await messages.unsubscribe()
     except (nats.errors.Error, OSError, TimeoutError):
@@ -50,13 +47,24 @@ async def read_page(client: Client, bucket: str, call: Scan) -> Answer:
         return Answer(call.call, Outcome.LOST)
     is_last = headers["Status"] == _NONE or headers["Nats-Num-Pending"] == "0"
     after = 0 if is_last else int(headers["Nats-Last-Sequence"]) + 1
-    return Answer(call.call, Outcome.DONE, after, entries=tuple(entries))
+    return Answer(call.call, Outcome.DONE, after, entries=tuple(page.entries))
 
 
-async def _next(messages: Subscription, prefix: str, entries: list[Entry]) -> dict[str, str]:
-    """The headers of the next message. Its key is added to the entries, unless it was erased or has expired."""
-    message = await messages.next_msg(CALL_SECONDS)
-    headers = message.headers or {}
-    if not headers.keys() & {"Status", "KV-Operation", "Nats-Marker-Reason"}:
-        entries.append(Entry(headers["Nats-Subject"].removeprefix(prefix), int(headers["Nats-Sequence"]), message.data))
-    return headers
+class _Page:
+    """Takes the messages of a page. To wait for each of them by itself would cost nats-py a task each."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.entries: list[Entry] = []
+        # The headers of the last message.
+        self.end: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+
+    async def take(self, message: Msg) -> None:
+        """Add the key of a message to the entries, unless it was erased or has expired."""
+        headers = message.headers or {}
+        if "Status" in headers:
+            if not self.end.done():
+                self.end.set_result(headers)
+        elif "KV-Operation" not in headers and "Nats-Marker-Reason" not in headers:
+            key, revision = headers["Nats-Subject"].removeprefix(self.prefix), int(headers["Nats-Sequence"])
+            self.entries.append(Entry(key, revision, message.data))

@@ -160,6 +160,11 @@ class Hosts:
         return is_young and not self.has_left
 
     @property
+    def revision(self) -> int:
+        """The revision of our last confirmed heartbeat. What the store has above it is younger."""
+        return self._revision
+
+    @property
     def is_away(self) -> bool:
         """Whether the store is known not to answer."""
         return not self.is_connected or self._is_lost

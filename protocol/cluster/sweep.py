@@ -34,6 +34,8 @@ class Sweep:
         self._next_at: float | None = None
         # Where the next page begins.
         self._revision = 0
+        # Claims above this revision are younger than the pass, and left to the next one: it would run after them for ever.
+        self._end = 0
         self._is_reading = False
 
     def tick(self, now: float) -> None:
@@ -45,6 +47,8 @@ class Sweep:
             return
         for places in self._places:
             places.sweep(now)
+        if not self._revision:
+            self._end = self._hosts.revision
         self._is_reading = True
         self._next_at = now + PAGE_SECONDS
         self._store.scan(PEERS, self._revision, PAGE_CLAIMS, self._on_page)
@@ -53,8 +57,8 @@ class Sweep:
         self._is_reading = False
         if answer.outcome is Outcome.LOST:
             return
-        self._revision = answer.revision
-        if not answer.revision:
+        self._revision = answer.revision if answer.revision <= self._end else 0
+        if not self._revision:
             self._next_at = now + self._hosts.timing.sweep_s
         left: dict[tuple[str, str], list[Entry]] = {}
         for entry in answer.entries:

@@ -127,6 +127,21 @@ def test_a_page_that_is_lost_is_read_again_and_all_pages_are_read() -> None:
     assert claims(table) == set()
 
 
+def test_a_pass_ends_although_younger_claims_are_made_all_the_time() -> None:
+    table = before_the_first_page()
+    table.beat("b", "b2")
+    # Our last heartbeat is older than they are.
+    for number in range(PAGE_CLAIMS + 5):
+        table.claimed_by("b", "b1", peer=number.to_bytes(64, "big"))
+    table.pass_time(10)
+    assert table.member.sweep.erased == PAGE_CLAIMS
+    table.pass_time(PASS_SECONDS - 20)
+    assert claims(table) == {("b", "b1")}
+    table.beat("b", "b2")
+    table.pass_time(20)
+    assert claims(table) == set()
+
+
 @pytest.mark.parametrize("epoch", ["b1", "b2"])
 def test_leases_of_an_epoch_that_is_over_are_taken_out_of_the_shards(epoch: str) -> None:
     table = before_the_first_page()
