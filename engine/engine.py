@@ -229,8 +229,9 @@ class Engine:
         drain = control.Drain(DisconnectReason.CLIENT_QUITTING, "the engine is shutting down")
         await self.fleet.retire(drain, self.settings.timeouts.goodbye_s + STOP_GRACE_SECONDS)
         self._ends.end_all(EndedBy.ENGINE, "the engine has ended")
+        # The fleet's stream has it as well.
+        self.events.say_stopped()
         if self._cluster is not None:
-            self.events.flush()
             await self._cluster.close()
         if self.watch is not None:
             await self.watch.close()

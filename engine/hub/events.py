@@ -115,9 +115,13 @@ class EventsHub:
         except OSError as error:
             raise bind_error(f"events.endpoint: {second or run_dir.path}", error) from error
 
+    def say_stopped(self) -> None:
+        """Publish the last event: what the engine had to say of its sessions and workers is said."""
+        self.publish(ENGINE_STOPPED, EngineRun(time_ns() // 1000, None, None, self.run))
+        self.flush()
+
     async def close(self) -> None:
         """Send waiting events, tell each reader what it has lost, then close all connections."""
-        self.publish(ENGINE_STOPPED, EngineRun(time_ns() // 1000, None, None, self.run))
         self.flush()
         for reader in self._readers.values():
             # There is no later moment, so these few bytes are sent whatever is queued.

@@ -263,6 +263,10 @@ class Lives:
                 active.setdefault(run, set()).add((host, event["session"]))
             elif topic == "session.closed":
                 active.setdefault(run, set()).discard((host, event["session"]))
+            elif topic == "engine.stopped":
+                active.pop(run, None)
+                if runs.get(host) == run:
+                    del runs[host]
             elif topic in ("engine.lost", "engine.back"):
                 heard = lost if topic == "engine.lost" else back
                 heard[run] = max(heard[run], event["heartbeat"])

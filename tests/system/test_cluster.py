@@ -107,6 +107,22 @@ def test_what_a_killed_host_held_is_free_within_20_seconds() -> None:
         assert lives.names("closed") == []
 
 
+def test_the_stream_tells_a_host_that_has_left_in_good_order_from_one_that_is_lost() -> None:
+    with Nats() as nats, crowd() as peers:
+        with fleet(nats, "a") as (engine,):
+            peers.connect(engine)
+            eventually(lambda: engine.counts()[2] == 1, "a session")
+            run = engine.call("snapshot")["run"]
+        events = Lives(nats).events
+        assert [event["topic"] for event in events if event["topic"].startswith(("engine.", "session.closed"))] == [
+            "engine.started",
+            "session.closed",
+            "engine.stopped",
+        ]
+        assert (events[-1]["topic"], events[-1]["host"], events[-1]["run"]) == ("engine.stopped", "a", run)
+        assert Lives(nats).alive() == set()
+
+
 @pytest.mark.long
 def test_a_stopped_host_finds_that_it_was_given_up_before_it_admits_anyone() -> None:
     limits = ("--limits.max-active-inbound", "4")

@@ -248,6 +248,7 @@ async def test_what_was_lost_before_the_engine_ends_is_told_though_nothing_has_r
     worker = Worker(harness.hub, ZERO)
     link.has_room = False
     worker.publish(5)
+    harness.hub.say_stopped()
     await harness.hub.close()
     # The last topic is lost as well.
     assert (link.received, link.missed) == (0, 6)
@@ -430,6 +431,7 @@ async def test_a_plain_sub_socket_gets_its_confirmation_events_and_the_last_one_
             hub.publish("engine.reloaded", SomeEvent(1))
             topic, head, body = await received(sock)
             assert (topic, orjson.loads(head)["events"], body) == (b"engine.reloaded", [{"time_us": 1}], b"")
+            hub.say_stopped()
         topic, head, _ = await received(sock)
         assert topic == b"engine.stopped"
 
