@@ -10,6 +10,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import ctypes
+import gc
 import os
 import resource
 import sys
@@ -188,6 +189,8 @@ async def _start(engine: Engine, listening: ListeningSocket | None) -> None:
     except (OSError, RuntimeError) as error:
         await engine.close()
         raise ConfigError(f"the workers did not start: {error}", os.EX_SOFTWARE) from error
+    # What is there now lives as long as the process. To look through it for garbage would hold up the loop for some 25 ms.
+    gc.freeze()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

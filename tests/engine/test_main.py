@@ -36,6 +36,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("RLPX_ENGINE_"):
             monkeypatch.delenv(name)
+    # This process lives on after the test.
+    monkeypatch.setattr("gc.freeze", lambda: None)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
@@ -389,6 +391,16 @@ def test_the_start_is_a_line_of_the_log(
     told = json.loads(line)
     assert (told["level"], told["version"], told["chain"], told["workers"]) == ("info", VERSION, "dev", 2)
     assert (told["listen"], told["limits"]["max_active_outbound"]) == ("127.0.0.1:0", 500)
+
+
+def test_what_is_there_at_the_start_is_not_looked_through_for_garbage(
+    engine: type[ScriptedEngine], flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(True))
+    engine.happening = signalled(signal.SIGTERM)
+    assert ended(flags) == 0
+    assert frozen == [True]
 
 
 def test_a_second_signal_is_quick(engine: type[ScriptedEngine], flags: list[str]) -> None:
