@@ -84,7 +84,7 @@ class _Reply(msgspec.Struct):
 _reply_decoder: Final = msgspec.json.Decoder(_Reply)
 
 
-class _Open(msgspec.Struct):
+class _Open(msgspec.Struct, gc=False):
     """A call that is under way. `looks`: it met another revision, and asks for the key as it is."""
 
     call: Call

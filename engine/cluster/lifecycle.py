@@ -54,7 +54,7 @@ _HEADERS: Final = nats_wire.header_block({"Nats-Msg-Id": "%b"})
 log = structlog.get_logger()
 
 
-class Life(msgspec.Struct, frozen=True, array_like=True):
+class Life(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One event: its id, its topic, its fields as JSON, and the host that it is about, if that is another one."""
 
     id: str

@@ -133,7 +133,7 @@ class Parts(msgspec.Struct, frozen=True):
     fail: Callable[[str], None]
 
 
-class _Begun(msgspec.Struct, frozen=True):
+class _Begun(msgspec.Struct, frozen=True, gc=False):
     """A session that has a place, with the time at which its peer was proved, in microseconds since 1970."""
 
     session: SessionId

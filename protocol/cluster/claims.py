@@ -43,7 +43,7 @@ class State(Enum):
     LOOSE = auto()
 
 
-class Held(msgspec.Struct):
+class Held(msgspec.Struct, gc=False):
     """The claim of one peer, and its sessions here, which are two if they cross. `unanswered` ones await their verdict.
 
     A write of it is `may_be_late` if it was lost: it may be done even later, unless another write comes before it.

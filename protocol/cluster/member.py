@@ -43,7 +43,7 @@ class Setup(msgspec.Struct, frozen=True):
     chain: str = ""
 
 
-class Asked(msgspec.Struct):
+class Asked(msgspec.Struct, gc=False):
     """A session whose verdict or end is awaited. One that passes the limits is never ended for lack of a place."""
 
     direction: Direction

@@ -67,7 +67,7 @@ class Outcome(StrEnum):
     LOST = "lost"
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """The answer to a call. After a read and a conflict: the revision and value of the key; none and 0 if it is missing.
 
     After a scan: the `entries`, and the revision at which the next page begins, 0 if there is none.

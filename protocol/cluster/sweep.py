@@ -1,7 +1,8 @@
 """Erases what epochs that are over have left in the store: claims of peers that never come back, and leases in the shards.
 
 Both are void, and are replaced when somebody needs them. Nobody may ever need them, and the store would grow with each host
-that is killed. One host at a time sweeps, a page of claims a second, from the first to the last and then again.
+that is killed. One host at a time sweeps, a page of claims a second, from the first to the last that is there at the start,
+and then again.
 
 A silent host may only be cut off, and come back. So its epoch counts as over much later than it counts as dead, and a host
 that was silent for long writes its claims anew before it relies on them: an erasure that comes late finds another revision.
