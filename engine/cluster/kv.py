@@ -37,7 +37,7 @@ REPLICAS: Final = 3
 # Our own heartbeat comes back on the watch every 5 s. A watch that is silent for longer has ended.
 WATCH_SECONDS: Final = 8.0
 # The error codes of JetStream for a key that has another revision, and for one of which another write is under way.
-_WRONG_REVISIONS: Final = (10071, 10164)
+WRONG_REVISIONS: Final = (10071, 10164)
 _NO_MESSAGE: Final = 10037
 # A key that is missing has its marker's revision, which changes if the key is written and erased again at the same time.
 _MOST_TRIES: Final = 3
@@ -267,7 +267,7 @@ class KvStore:
             self._on_read(number, opened, reply)
         elif reply.seq and reply.error is None:
             self._answers.append(Answer(number, Outcome.DONE, reply.seq))
-        elif reply.error is not None and reply.error.err_code in _WRONG_REVISIONS:
+        elif reply.error is not None and reply.error.err_code in WRONG_REVISIONS:
             opened.looks = True
             self._publish(opened)
         else:

@@ -393,6 +393,8 @@ class ClusterMembership:
         else:
             if is_other and not self._is_closed:
                 self._act(self.member.on_connected)
+                if self._shared is not None:
+                    self._shared.on_store_lost()
 
     def _on_store_failure(self, error: Exception) -> None:
         """The store cannot be watched, which is tried again."""
@@ -494,7 +496,7 @@ class ClusterMembership:
         """A watched key has changed."""
         if key.startswith(SHARED):
             if self._shared is not None:
-                self._shared.on_seen(value)
+                self._shared.on_seen(key.removeprefix(SHARED), value)
             return
         self._act(lambda at: self.member.on_seen(key, revision, value, at))
 
@@ -585,6 +587,8 @@ class ClusterMembership:
 
     def _on_store_lost(self, _step: StoreLost) -> None:
         log.warning("the fleet's store has lost what it had; this host writes again what it holds")
+        if self._shared is not None:
+            self._shared.on_store_lost()
 
     def _on_joined(self, _step: Joined) -> None:
         self._joined.set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import time_ns
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import nats.errors
@@ -17,6 +17,7 @@ import nats.js.errors
 import structlog
 from nats.aio.client import Client
 
+from rlpx.engine.cluster.kv import WRONG_REVISIONS
 from rlpx.engine.hub.registry import Registry
 from rlpx.protocol.bus.commands import (
     AddPeerParameters,
@@ -38,6 +39,8 @@ REMOVED_SECONDS: Final = 7 * 86_400.0
 RETRY_SECONDS: Final = 1.0
 MAX_WAITING: Final = 10_000
 _CALL_SECONDS: Final = 2.0
+# A write that expects that there is no such record.
+_IF_MISSING: Final = {"Nats-Expected-Last-Subject-Sequence": "0"}
 _US: Final = 1_000_000
 
 log = structlog.get_logger()
@@ -50,6 +53,14 @@ class Record(msgspec.Struct, frozen=True):
     params: msgspec.Raw
     host: Name
     until_us: Number | None = None
+
+
+class Write(NamedTuple):
+    """A record that is to be written, for how long it is kept, and whether only if the store has lost it."""
+
+    value: bytes
+    ttl_s: float | None
+    is_repeated: bool = False
 
 
 def _about_peer(parameters: Any) -> tuple[str, float | None]:  # noqa: ANN401 - one of the parameters below
@@ -86,6 +97,13 @@ _ABOUT: Final[dict[type, Callable[[Any], tuple[str, float | None]]]] = {
 _METHODS: Final = {"peers-add", "peers-remove", "ban", "subprotocols-add", "subprotocols-remove", "set-status"}
 
 
+def _left_s(record: Record) -> float | None:
+    """For how long a record is kept that is written again."""
+    if record.until_us is not None and record.until_us > time_ns() // 1000:
+        return max(1.0, (record.until_us - time_ns() // 1000) / _US)
+    return REMOVED_SECONDS if record.until_us is not None or record.method == "peers-remove" else None
+
+
 class SharedCommands:
     """See the module. `echoes` carries out what the store says, and shares nothing itself."""
 
@@ -94,7 +112,9 @@ class SharedCommands:
         self._prefix = f"$KV.{fleet}.{SHARED}"
         self._host = host
         self._echoes = echoes
-        self._waiting: dict[str, tuple[bytes, float | None]] = {}
+        self._waiting: dict[str, Write] = {}
+        # The store's records as this host has seen them, by what they are about.
+        self._known: dict[str, bytes] = {}
         # Those of them that the store has refused.
         self._refused: set[str] = set()
         self._seen: asyncio.Queue[Record] = asyncio.Queue(MAX_WAITING)
@@ -116,14 +136,24 @@ class SharedCommands:
         if len(self._waiting) >= MAX_WAITING:
             log.warning("a command is not shared with the fleet: too many wait for NATS", method=method)
             return
-        self._waiting[key] = msgspec.json.encode(record), ttl_s
+        self._waiting[key] = Write(msgspec.json.encode(record), ttl_s)
         self._is_waiting.set()
 
-    def on_seen(self, value: bytes | None) -> None:
-        """The store has this record of a command. Nonsense is ignored."""
+    def on_store_lost(self) -> None:
+        """The store has lost its records: write those again that no host has written since."""
+        for key, value in self._known.items():
+            record = decode(Record, value)
+            if record is not None and key not in self._waiting:
+                self._waiting[key] = Write(value, _left_s(record), is_repeated=True)
+        self._is_waiting.set()
+
+    def on_seen(self, key: str, value: bytes | None) -> None:
+        """The store has this record of a command, or none any more. Nonsense is ignored."""
         record = decode(Record, value)
-        if record is None or record.method not in _METHODS:
+        if value is None or record is None or record.method not in _METHODS:
+            self._known.pop(key, None)
             return
+        self._known[key] = value
         try:
             self._seen.put_nowait(record)
         except asyncio.QueueFull:
@@ -139,10 +169,15 @@ class SharedCommands:
             await self._is_waiting.wait()
             self._is_waiting.clear()
             while self._waiting:
-                key, (value, ttl_s) = next(iter(self._waiting.items()))
+                key, write = next(iter(self._waiting.items()))
                 try:
-                    await self._js.publish(self._prefix + key, value, msg_ttl=ttl_s)
+                    headers = _IF_MISSING.copy() if write.is_repeated else None
+                    await self._js.publish(self._prefix + key, write.value, msg_ttl=write.ttl_s, headers=headers)
                 except (nats.errors.Error, OSError, TimeoutError) as error:
+                    if write.is_repeated and getattr(error, "err_code", None) in WRONG_REVISIONS:
+                        if self._waiting.get(key) is write:
+                            del self._waiting[key]
+                        continue
                     if isinstance(error, nats.js.errors.APIError) and key not in self._refused:
                         self._refused.add(key)
                         log.warning("the fleet's store refuses to share a command, which is tried again", cause=str(error))
@@ -151,7 +186,7 @@ class SharedCommands:
                     await asyncio.sleep(RETRY_SECONDS)
                 else:
                     self._refused.discard(key)
-                    if self._waiting.get(key) == (value, ttl_s):
+                    if self._waiting.get(key) is write:
                         del self._waiting[key]
 
     async def _echo(self) -> None:

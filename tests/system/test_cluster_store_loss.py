@@ -15,7 +15,7 @@ from rlpx.protocol.lifecycle import Direction
 from tests.system.cluster_fleet import Lives, Nats, crowd, fleet
 from tests.system.cluster_visits import active, has_verdict
 from tests.system.harness import RunningEngine, eventually
-from tests.system.test_cluster_nonsense import said
+from tests.system.test_cluster_nonsense import bans_of, said
 
 LIMIT = 10
 # Peers come for so long that every host notices what has happened, and leases what it may.
@@ -50,6 +50,7 @@ def test_a_store_that_is_lost_under_its_hosts_has_all_again_and_no_limit_is_brok
     with Nats() as nats, fleet(nats, "a", "b", flags=flags) as engines, crowd() as peers:
         staying = [peers.connect(engines[number % 2]) for number in range(6)]
         eventually(lambda: active(engines) == len(staying), "they stay")
+        engines[0].call("ban", address="10.1.2.3", seconds=600)
         said(nats, lose)
         ends_at = monotonic() + SECONDS
         while monotonic() < ends_at:
@@ -75,6 +76,8 @@ def test_a_store_that_is_lost_under_its_hosts_has_all_again_and_no_limit_is_brok
         assert Lives(nats).most_active("inbound") <= LIMIT
         for engine in engines:
             engine.says("the fleet's store has lost what it had")
+        with fleet(nats, "c") as (late,):
+            eventually(lambda: bans_of(late) == ["10.1.2.3"], "a host that joins later has the ban")
         assert ("the fleet's store was deleted" in "".join(engine.stderr for engine in engines)) == (lose is delete)
 
 

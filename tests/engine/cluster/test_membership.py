@@ -216,6 +216,9 @@ class FakePart:
     def on_done(self, *_: object) -> None:
         """No command is shared."""
 
+    def on_store_lost(self) -> None:
+        """Nothing was shared."""
+
     def host_lost(self, *_: object) -> None:
         """The other host is never heard again."""
 
