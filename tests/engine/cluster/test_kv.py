@@ -96,12 +96,15 @@ async def consumers_after(watches: int) -> tuple[int, int]:
         client = await nats_client.connect(nats.url)
         js = client.jetstream()
         store = KvStore(client, FakeWire(), "test", Owner(), lambda: 0.0)  # type: ignore[arg-type]  # nothing is written here
+        deleted = await client.subscribe("$JS.EVENT.ADVISORY.CONSUMER.DELETED.>")
         await store.restore(1, ("host.*",))
         for _ in range(watches - 1):
             await store.watch(("host.*",))
+            # By itself, the server would forget a consumer after a minute.
+            await deleted.next_msg(30.0)
         found = len(await js.consumers_info("KV_test"))
         await store.close()
-        await client.flush()
+        await deleted.next_msg(30.0)
         left = len(await js.consumers_info("KV_test"))
         await client.close()
     return found, left
