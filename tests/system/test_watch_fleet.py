@@ -67,16 +67,18 @@ def lose_nats(scrapes: Scrapes, nats: Nats, engines: tuple[RunningEngine, Runnin
     key = PrivateKey(b"\x09" * 32)
     os.kill(nats.processes[0].pid, signal.SIGSTOP)
     try:
+        # Its claim is asked for while nobody knows yet that NATS does not answer.
+        peers.connect(first)
         for name in ("rlpx_fleet_away_seconds", "rlpx_fleet_lost_calls"):
             scrapes.await_move(name)
         before = other.counts()[2]
         peers.connect(other, key)
         eventually(lambda: other.counts()[2] > before, "the other host lets the peer in")
         peers.connect(first, key)
-        scrapes.await_move("rlpx_fleet_claims", state="unsettled")
+        scrapes.await_that("rlpx_fleet_claims", lambda _, new: new == 2, {"state": "unsettled"})
         scrapes.await_move("rlpx_fleet_events_waiting")
         fleet = first.call("status")["fleet"]
-        assert (fleet["state"], fleet["claims"]["unsettled"], fleet["waiting_events"] > 0) == ("away", 1, True)
+        assert (fleet["state"], fleet["claims"]["unsettled"], fleet["waiting_events"] > 0) == ("away", 2, True)
         assert fleet["away_ms"] > 0
     finally:
         os.kill(nats.processes[0].pid, signal.SIGCONT)
