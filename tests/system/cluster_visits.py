@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
+from rlpx.protocol.errors import DisconnectReason
+from rlpx.protocol.session.events import Closed
 from tests.system.cluster_fleet import Crowd
 from tests.system.harness import RunningEngine, eventually
 from tests.system.peers import Peer
 
 # So long a host may lack places after the servers were away: on a busy machine, and if it connects to one after the other.
 SHORT_SECONDS = 30.0
+AGAIN_SECONDS = 0.25
 
 
 def active(engines: list[RunningEngine]) -> int:
@@ -21,6 +24,12 @@ def active(engines: list[RunningEngine]) -> int:
 def has_verdict(peer: Peer) -> bool:
     """Whether a peer is let in or refused."""
     return peer.session.stage == "active" or peer.session.is_closed
+
+
+def refused(peer: Peer) -> DisconnectReason | None:
+    """The reason that a peer reads."""
+    ends: list[Closed] = eventually(lambda: [end for end in peer.events if isinstance(end, Closed)], "it reads why")
+    return ends[0].reason
 
 
 def visit(peers: Crowd, engine: RunningEngine) -> Peer:
@@ -34,11 +43,8 @@ def visit(peers: Crowd, engine: RunningEngine) -> Peer:
         eventually(lambda: has_verdict(peer), "a verdict")  # noqa: B023 - asked in this turn only
         if peer.session.stage == "active":
             return peer
-        ended: list[dict[str, Any]] = eventually(
-            lambda: [end for end in engine.call("history", limit=10) if end["peer"] == peer.node_id.hex()],  # noqa: B023 - see above
-            "the host tells why it has refused the peer",
-        )
-        assert (ended[0]["cause"], monotonic() < ends_at) == ("no place in the fleet came free in time", True)
+        assert (refused(peer), monotonic() < ends_at) == (DisconnectReason.TOO_MANY_PEERS, True)
+        sleep(AGAIN_SECONDS)
 
 
 def come_and_go(peers: Crowd, engines: list[RunningEngine], seconds: float) -> None:
