@@ -13,35 +13,37 @@ from typing import Final
 from tests.simulation.growth import HOSTS, measure, plot
 from tests.simulation.world import BrokenError, Plan, World
 
-# With --large each host begins so many sessions a second, and has four times as many.
-LARGE_SESSIONS_PER_S: Final = 170.0
+# With --large each host tries to begin so many sessions a second, and has four times as many.
+LARGE_ATTEMPTS_PER_S: Final = 180.0
+# Of 1,000 hosts' attempts so many begin a session. The others meet a peer that has one, or a host or store that is away.
+LARGE_SHARE: Final = 0.9
 LARGE_STAY_SECONDS: Final = 4.0
 
 
 def large_plan(hosts: int, sessions: int) -> Plan:
     """A fleet that begins so many sessions; half of the places are used, and few faults hit all hosts."""
-    seconds = max(10.0, sessions / hosts / LARGE_SESSIONS_PER_S)
+    seconds = max(10.0, sessions / hosts / LARGE_ATTEMPTS_PER_S / LARGE_SHARE)
     return Plan(
         hosts=hosts,
         peers=2000 * hosts,
         limit=800 * hosts,
         seconds=seconds,
-        # Some of them meet a peer that has a session already.
-        attempts_per_s=LARGE_SESSIONS_PER_S * 1.06,
+        attempts_per_s=LARGE_ATTEMPTS_PER_S,
         stay_s=LARGE_STAY_SECONDS,
         loss=0.001,
         faults=int(seconds),
         outages=0.03,
         block=64,
-        # Half of it is quiet, and unused places are given back after 10 s of that.
-        settle_s=30.0,
+        # A host gives unused places back after 10 s, and once more when the rest of its sessions have ended.
+        settle_s=40.0,
+        busy_s=5.0,
         fills=False,
     )
 
 
 def plan_of(seed: int) -> Plan:
     """The plans take turns: few and more hosts, both rules for a store that is away, and some fill up."""
-    return Plan(hosts=2 + seed % 4, lets_in=seed % 3 != 0, settle_s=40.0, fills=seed % 4 == 0)
+    return Plan(hosts=2 + seed % 4, lets_in=seed % 3 != 0, settle_s=40.0, busy_s=20.0, fills=seed % 4 == 0)
 
 
 def try_seed(seed: int) -> tuple[int, int, str | None]:

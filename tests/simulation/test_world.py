@@ -40,7 +40,9 @@ def test_the_checks_find_a_fleet_that_has_given_out_too_much() -> None:
 
 
 def test_a_fleet_whose_places_are_kept_in_several_shards_keeps_its_promises() -> None:
-    world = World(1, Plan(hosts=6, peers=500, limit=4_000, attempts_per_s=10.0, seconds=20.0, settle_s=40.0, fills=False))
+    world = World(
+        1, Plan(hosts=6, peers=500, limit=4_000, attempts_per_s=10.0, seconds=20.0, settle_s=40.0, busy_s=20.0, fills=False)
+    )
     world.live()
     assert world.hosts[0].member.fleet is not None
     assert world.hosts[0].member.fleet.shards == 2

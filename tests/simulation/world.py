@@ -71,7 +71,9 @@ class Plan(msgspec.Struct, frozen=True):
     faults: int = 4
     block: int = 4
     lets_in: bool = True
+    # After the faults, of which sessions still begin for `busy_s`.
     settle_s: float = 60.0
+    busy_s: float = 30.0
     # Of the faults, the share that takes the store away from all hosts.
     outages: float = 2 / 7
     # Whether the store loses all that it has, once, and is the same one afterwards, or another.
@@ -520,7 +522,7 @@ class World:
             self.at(self.random.uniform(1.0, plan.seconds), self._fault)
         self.run(plan.seconds)
         self._heal()
-        self.run(plan.seconds + plan.settle_s / 2)
+        self.run(plan.seconds + plan.busy_s)
         self.is_busy = False
         self.run(plan.seconds + plan.settle_s)
         self._await_answers()
