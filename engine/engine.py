@@ -215,11 +215,14 @@ class Engine:
         await self._stopping.wait()
 
     def stop(self) -> None:
-        """Begin the end: stop accepting and dialling."""
+        """Begin the end: stop accepting and dialling. A second call is harmless."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self.accepts.stop()
         self.dials.stop()
         self.succession.stop()
+        log.info("ending: goodbyes first")
 
     async def close(self) -> None:
         """Say goodbye to every peer, end the workers, then close the sockets."""

@@ -96,7 +96,6 @@ class Signals:
         self._ends += 1
         if self._ends == 1:
             self._stop()
-            log.info("ending: goodbyes first")
         elif self._ends == 2:  # noqa: PLR2004 - the second of its kind
             self._kill()
             log.warning("second signal: ending without goodbyes")

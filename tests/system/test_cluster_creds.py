@@ -11,7 +11,7 @@ from pathlib import Path
 from rlpx.engine.client import connect
 from tests.engine.client.credentials_files import operated
 from tests.system.cluster_fleet import Nats, crowd, fleet
-from tests.system.harness import ROOT, eventually
+from tests.system.harness import PATIENCE_SECONDS, ROOT, eventually
 
 
 def test_hosts_and_rlpx_ctl_show_their_credentials(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_hosts_and_rlpx_ctl_show_their_credentials(tmp_path: Path) -> None:
 
         def hosts(*more: str) -> subprocess.CompletedProcess[str]:
             ctl = [str(ROOT / "bin" / "rlpx-ctl"), "--cluster", nats.url, "--cluster-name", "test", *more, "hosts"]
-            return subprocess.run(ctl, capture_output=True, text=True, timeout=9, check=False)
+            return subprocess.run(ctl, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
         known = hosts("--cluster-creds", str(file))
         assert known.returncode == 0, known.stderr

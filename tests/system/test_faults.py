@@ -95,7 +95,7 @@ def test_a_killed_engine_takes_its_workers_along_and_blocks_no_restart() -> None
         connect(engine, stack, 4)
         workers = engine.workers()
         engine.process.send_signal(signal.SIGKILL)
-        engine.process.wait(10)
+        engine.process.wait(PATIENCE_SECONDS)
         _, alive = psutil.wait_procs(workers, timeout=PATIENCE_SECONDS)
         assert alive == []
         assert list(engine.run_dir.glob("*.ipc"))

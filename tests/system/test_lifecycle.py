@@ -21,7 +21,7 @@ from rlpx.engine.client.presence import EngineError, EngineUnavailableError
 from rlpx.engine.settings.chain import load_chain
 from rlpx.protocol.eth.messages import GetBlockHeaders, HeadersQuery
 from rlpx.protocol.rlpx.crypto import PrivateKey
-from tests.system.harness import IMPORT_PATH, RunningEngine, eventually, working_folder
+from tests.system.harness import IMPORT_PATH, PATIENCE_SECONDS, RunningEngine, eventually, working_folder
 from tests.system.peers import Peer
 
 CHAIN = load_chain("dev")
@@ -58,7 +58,7 @@ def test_sigterm_says_goodbye_to_every_peer_and_closes_each_session_once() -> No
                 peer.step()
             assert "client_quitting" in str(peer.events[-1]).lower()
             peer.close()
-        assert engine.process.wait(20) == 0
+        assert engine.process.wait(PATIENCE_SECONDS) == 0
         log.read(1.0)
         closed = log.of("session.closed", ended_by="engine", reason="client_quitting")
         assert sorted(event.fields["session"] for event in closed) == list(range(1, 11))
@@ -77,13 +77,14 @@ def test_a_second_signal_is_quick() -> None:
         engine.process.send_signal(signal.SIGTERM)
         eventually(lambda: "goodbyes first" in engine.stderr, "the first signal was heard")
         engine.process.send_signal(signal.SIGTERM)
-        assert engine.process.wait(10) == 0
+        assert engine.process.wait(50) == 0
 
 
 def test_shutdown_by_command_is_like_sigterm() -> None:
     with RunningEngine(workers=1) as engine:
         assert engine.call("shutdown") == {"stopping": True}
-        assert engine.process.wait(20) == 0
+        assert engine.process.wait(PATIENCE_SECONDS) == 0
+        assert "ending: goodbyes first" in engine.stderr
 
 
 def test_the_ready_line_comes_when_peers_can_connect() -> None:

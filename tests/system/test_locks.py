@@ -20,7 +20,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.system.harness import ROOT
+from tests.system.harness import PATIENCE_SECONDS, ROOT
 
 ENGINE: Final = ROOT / "requirements.lock"
 TESTS: Final = ROOT / "tests" / "requirements.lock"
@@ -50,7 +50,9 @@ def pythons() -> dict[str, str]:
     found: dict[str, str] = {}
     for python in _candidates():
         try:
-            done = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False, timeout=30)
+            done = subprocess.run(
+                [python, "-c", asked], capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+            )
         except OSError:
             continue
         if done.returncode == 0:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.harness import IMPORT_PATH, eventually, working_folder
+from tests.system.harness import IMPORT_PATH, PATIENCE_SECONDS, eventually, working_folder
 
 
 @contextmanager
@@ -38,8 +38,8 @@ def test_its_engine_ends_with_it(number: signal.Signals) -> None:
     with working_folder() as folder, planning(folder) as (process, engine):
         processes = [engine, *engine.children(recursive=True)]
         process.send_signal(number)
-        process.wait(30)
-        _, alive = psutil.wait_procs(processes, timeout=30)
+        process.wait(PATIENCE_SECONDS)
+        _, alive = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
         assert alive == []
         assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
         if number is not signal.SIGKILL:

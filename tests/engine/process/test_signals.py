@@ -56,7 +56,7 @@ async def test_the_first_signal_stops_the_second_kills_and_the_third_does_nothin
         await program.gets(signal.SIGUSR2, ["stop", "kill", "reload", "restart"])
         await program.gets(signal.SIGUSR1, ["stop", "kill", "reload", "restart", "reopen"])
     assert states == [False, True]
-    assert [line["event"] for line in logged] == ["ending: goodbyes first", "second signal: ending without goodbyes"]
+    assert [line["event"] for line in logged] == ["second signal: ending without goodbyes"]
 
 
 @pytest.mark.loop("asyncio")
