@@ -131,7 +131,7 @@ def account(found: Account, fleet: str, servers: int) -> Iterator[Finding]:
         advice = "see the log of the server: it ended the connection, or was silent, while it was asked"
         yield Finding("cluster.rights", State.FAIL, "nobody knows what this user may do", advice)
     elif found.forbidden:
-        advice = f"allow this user $JS.API.>, $KV.{fleet}.>, rlpx.{fleet}.>, $SRV.> and _INBOX.>"
+        advice = f"allow this user $JS.API.>, $JS.FC.>, $KV.{fleet}.>, rlpx.{fleet}.>, $SRV.> and _INBOX.>"
         yield Finding("cluster.rights", State.FAIL, "; ".join(found.forbidden), advice)
     else:
         yield Finding("cluster.rights", State.OK, "all that a host sends and hears is allowed")
@@ -229,8 +229,9 @@ async def _try_rights(client: Client, fleet: str, host: str) -> None:
     hears.append(await client.subscribe(answers))
     sends: tuple[tuple[str, dict[str, Any]], ...] = (
         (f"$KV.{fleet}.host.{host}", _NO_REVISION),
-        # Nobody listens to this one.
+        # Nobody listens to these. Without answers to flow control, a watch falls silent after 2 MB.
         (f"rlpx.{fleet}.{host}.doctor", {}),
+        (f"$JS.FC.KV_{fleet}.doctor.{host}", {}),
     )
     for subject, headers in sends:
         await client.publish(subject, b"", answers, headers)

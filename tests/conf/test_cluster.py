@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import nats as nats_client
 import pytest
+from nats.js.api import StreamConfig
 
 from rlpx.engine.settings.fields import setting_fields
+from tests.system.cluster_fleet import Nats
 from tests.system.harness import IMPORT_PATH
 
 CLUSTER: Final = Path(__file__).resolve().parents[2] / "conf" / "cluster"
@@ -26,6 +29,36 @@ def test_a_nats_server_takes_the_settings() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "is valid" in done.stderr
+
+
+async def test_the_reader_may_read_the_whole_stream_of_lives_and_write_nothing() -> None:
+    conf = (CLUSTER / "nats.conf").read_text(encoding="utf-8")
+    users = re.sub(r"\$NATS_(HOST|READER)_PASSWORD", "secret", conf[conf.index("authorization {") :])
+    # Once above the 2 MB that a server sends before it waits for answers.
+    count, body = 3000, bytes(1024)
+    with Nats(settings=users) as nats:
+        host = await nats_client.connect(nats.url.replace("//", "//host:secret@"))
+        await host.jetstream().add_stream(StreamConfig(name="rlpx_fleet", subjects=["rlpx.fleet.*.session.*"]))
+        for _ in range(count):
+            await host.publish("rlpx.fleet.a.session.opened", body)
+        await host.flush()
+        reader = await nats_client.connect(nats.url.replace("//", "//reader:secret@"), error_cb=_ignore)
+        stream = reader.jetstream()
+        pushed = await stream.subscribe("rlpx.fleet.>", ordered_consumer=True)
+        for _ in range(count):
+            await pushed.next_msg(10.0)
+        pulled = await stream.pull_subscribe("rlpx.fleet.>", stream="rlpx_fleet")
+        assert len(await pulled.fetch(10, timeout=10.0)) == 10
+        assert await stream.delete_consumer("rlpx_fleet", (await pushed.consumer_info()).name)
+        await reader.publish("rlpx.fleet.a.session.opened", body)
+        await reader.flush()
+        assert (await stream.stream_info("rlpx_fleet")).state.messages == count
+        for client in (reader, host):
+            await client.close()
+
+
+async def _ignore(_error: Exception) -> None:
+    """The server complains of what the reader may not do."""
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

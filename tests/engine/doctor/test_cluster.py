@@ -73,8 +73,9 @@ def test_a_user_that_the_servers_do_not_let_in_or_do_not_let_write_is_told() -> 
     assert "authorization" in refused["cluster.servers"].found.lower()
     rights = limited["cluster.rights"]
     assert rights.state is State.FAIL
-    for subject in ("$KV.test.host.a", "rlpx.test.a.doctor", "rlpx.test.a.command"):
-        assert subject in rights.found.lower().replace("$kv", "$KV")
+    for subject in ("$KV.test.host.a", "rlpx.test.a.doctor", "$JS.FC.KV_test.doctor.a", "rlpx.test.a.command"):
+        assert subject.lower() in rights.found.lower()
+    assert "$JS.FC.>" in rights.advice
 
 
 def test_an_account_without_jetstream_is_told() -> None:
