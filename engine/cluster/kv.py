@@ -187,9 +187,10 @@ class KvStore:
         It is on three of the servers, if there are so many. Returns whether it is another bucket than before, which knows
         nothing of what was written into that. Raises `nats.errors.Error`.
         """
-        before, self._info = self._info, await self._found(servers)
+        before, found = self._info, await self._found(servers)
         await self.watch(keys)
-        return before is not None and before.created != self._info.created
+        self._info = found
+        return before is not None and before.created != found.created
 
     @property
     def is_watching(self) -> bool:
@@ -223,10 +224,11 @@ class KvStore:
     def tick(self) -> None:
         """Give up calls that nobody has answered in time."""
         now = self._now()
-        for number, opened in self._open_calls.items():
+        while self._open_calls:
+            number, opened = next(iter(self._open_calls.items()))
             if opened.due_at > now:
                 break
-            self._answers.append(Answer(number, Outcome.LOST))
+            self._end(Answer(number, Outcome.LOST))
         self._hand_on()
 
     def _publish(self, opened: _Open) -> None:
@@ -244,7 +246,7 @@ class KvStore:
 
     def _lose(self, number: int) -> None:
         if number in self._open_calls:
-            self._answers.append(Answer(number, Outcome.LOST))
+            self._end(Answer(number, Outcome.LOST))
             self._hand_on()
 
     def _on_replies(self, replies: list[nats_wire.Message]) -> None:
@@ -261,22 +263,22 @@ class KvStore:
             reply = _reply_decoder.decode(body)
         except msgspec.DecodeError:
             # "No responders": JetStream is not available.
-            self._answers.append(Answer(number, Outcome.LOST))
+            self._end(Answer(number, Outcome.LOST))
             return
         if opened.looks or isinstance(opened.call, Read):
             self._on_read(number, opened, reply)
         elif reply.seq and reply.error is None:
-            self._answers.append(Answer(number, Outcome.DONE, reply.seq))
+            self._end(Answer(number, Outcome.DONE, reply.seq))
         elif reply.error is not None and reply.error.err_code in WRONG_REVISIONS:
             opened.looks = True
             self._publish(opened)
         else:
             self._refusals.hear("" if reply.error is None else reply.error.description)
-            self._answers.append(Answer(number, Outcome.LOST))
+            self._end(Answer(number, Outcome.LOST))
 
     def _on_read(self, number: int, opened: _Open, reply: _Reply) -> None:
         if reply.error is not None and reply.error.err_code != _NO_MESSAGE:
-            self._answers.append(Answer(number, Outcome.LOST))
+            self._end(Answer(number, Outcome.LOST))
             return
         stored = reply.message
         is_missing = stored is None or _is_marker(base64.b64decode(stored.hdrs))
@@ -291,15 +293,18 @@ class KvStore:
             return
         outcome = Outcome.CONFLICT if opened.looks else Outcome.DONE
         if stored is None or is_missing:
-            self._answers.append(Answer(number, outcome))
+            self._end(Answer(number, outcome))
         else:
-            self._answers.append(Answer(number, outcome, revision, base64.b64decode(stored.data)))
+            self._end(Answer(number, outcome, revision, base64.b64decode(stored.data)))
+
+    def _end(self, answer: Answer) -> None:
+        """A call has its answer. Another one to it, from a second stream that has its subject, is to nobody."""
+        del self._open_calls[answer.call]
+        self._answers.append(answer)
 
     def _hand_on(self) -> None:
         """Give the owner all answers at once."""
         answers, self._answers = self._answers, []
-        for answer in answers:
-            del self._open_calls[answer.call]
         if answers:
             self._owner.on_answers(answers)
 

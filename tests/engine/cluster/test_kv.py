@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -88,6 +89,50 @@ async def test_answers_of_one_read_are_handed_on_together_and_those_to_nobody_ar
     wire.answer(1, seq=5)
     assert owner.answers == [Answer(number, Outcome.DONE, 5) for number in range(3)]
     assert owner.turns == 1
+
+
+async def test_a_second_answer_to_a_call_in_the_same_read_is_ignored() -> None:
+    wire, owner = FakeWire(), Owner()
+    store = a_store(wire, owner)
+    for number in range(2):
+        store.send(Erase(number, "peer.00", expected=3))
+    # Another stream, of another account say, takes the same writes and confirms them as well.
+    wire.answer(0, 0, 1, seq=5)
+    assert owner.answers == [Answer(number, Outcome.DONE, 5) for number in range(2)]
+
+
+async def test_that_the_bucket_is_another_one_is_not_forgotten_if_it_cannot_be_watched_yet() -> None:
+    class Client(FakeClient):
+        """Its bucket is made anew after the first look; the first watch of that one fails."""
+
+        created = 1
+        failures = 0
+
+        def jetstream(self, **_options: float) -> Any:
+            return self
+
+        async def subscribe(self, _subject: str, **_options: Any) -> Any:
+            return SimpleNamespace(unsubscribe=self.publish)
+
+        async def publish(self, *_: str) -> None:
+            """Ends of watches interest nobody."""
+
+        async def stream_info(self, _stream: str) -> Any:
+            return SimpleNamespace(created=self.created)
+
+        async def add_consumer(self, *_: object) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise TimeoutError
+
+    client = Client()
+    store = KvStore(client, FakeWire(), "test", Owner(), lambda: 0.0)  # type: ignore[arg-type]  # all that the store uses
+    assert not await store.restore(1, ("host.*",))
+    client.created, client.failures = 2, 1
+    with pytest.raises(TimeoutError):
+        await store.restore(1, ("host.*",))
+    assert await store.restore(1, ("host.*",))
+    assert not await store.restore(1, ("host.*",))
 
 
 async def consumers_after(watches: int) -> tuple[int, int]:
