@@ -347,13 +347,17 @@ class ClusterMembership:
         while self.client is not None and self.client.is_connected and not self._is_closed:
             try:
                 await self._connect_wire()
-                await self._kv.restore(len(self._servers.urls), self._watched)
+                is_other = await self._kv.restore(len(self._servers.urls), self._watched)
             except (nats.errors.Error, NatsWireError, OSError) as error:
                 self._on_store_failure(error)
-                await asyncio.sleep(TICK_SECONDS)
             else:
-                self._act(self.member.on_connected)
-                return
+                if is_other and self._shared is not None:
+                    self._shared.on_store_lost()
+                # The second connection may have been lost meanwhile, and nobody else makes it again.
+                if self._wire.is_up:
+                    self._act(self.member.on_connected)
+                    return
+            await asyncio.sleep(TICK_SECONDS)
 
     async def _connect_wire(self) -> None:
         """Connect to the server that nats-py is connected to. Raises `OSError`, `NatsWireError`."""

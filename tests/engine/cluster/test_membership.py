@@ -47,10 +47,14 @@ class FakeStore:
         self.failures: list[Exception] = []
         self.is_other = False
         self.restored = 0
+        # What happens while the store is looked for.
+        self.on_restore: list[Callable[[], None]] = []
         self.is_closed = False
 
     async def restore(self, _servers: int, _keys: tuple[str, ...]) -> bool:
         self.restored += 1
+        if self.on_restore:
+            self.on_restore.pop()()
         if self.failures:
             raise self.failures.pop(0)
         self.is_watching = True
@@ -362,6 +366,42 @@ async def test_a_lost_second_connection_is_made_again_by_itself(world: World, mo
         assert membership.status().state == "away"
         await asyncio.sleep(TICK_SECONDS)
         assert (membership.status().state, store.restored) == ("member", 2)
+
+
+async def test_a_second_connection_that_is_lost_while_the_watch_is_made_is_made_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with joined(world, monkeypatch) as (membership, store):
+        store.on_restore = [lambda: _lose_wire(membership)]
+        _lose_wire(membership)
+        await asyncio.sleep(3 * TICK_SECONDS)
+        assert (membership.status().state, store.restored) == ("member", 3)
+
+
+def _lose_wire(membership: ClusterMembership) -> None:
+    """As `Wire` does: it is down, and then tells so."""
+    membership._wire.close()  # noqa: SLF001 - the test's own
+    membership._on_wire_lost()  # noqa: SLF001 - what `Wire` was given
+
+
+async def test_a_store_that_was_deleted_while_the_host_was_away_gets_the_shared_commands_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[FakePart] = []
+
+    def note(part: FakePart) -> None:
+        told.append(part)
+
+    monkeypatch.setattr(FakePart, "on_store_lost", note)
+    async with joined(world, monkeypatch) as (_, store):
+        world.lose()
+        # Its own heartbeat has expired by then, and its absence would say nothing.
+        await asyncio.sleep(20.0)
+        world.keys.clear()
+        store.is_other = True
+        world.come_back()
+        await asyncio.sleep(10.0)
+        assert len(told) == 1
 
 
 async def test_a_watch_that_falls_silent_is_begun_again_and_another_store_gets_all_that_the_host_holds(
