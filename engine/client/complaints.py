@@ -7,13 +7,13 @@ from time import monotonic
 from typing import Final
 
 # The same complaint, of a missing permission say, may come with every message. It is told this often, and no more different
-# ones are remembered for that than this.
+# ones are told in this time than this: some name the subject of the message, which is always another.
 COMPLAINT_SECONDS: Final = 60.0
 MAX_COMPLAINTS: Final = 64
 
 
 class Complaints:
-    """Tells each complaint once in a while."""
+    """Tells each complaint once in a while, and drops those of which there are too many."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -26,6 +26,8 @@ class Complaints:
         if now - self._told_at.get(problem, -COMPLAINT_SECONDS) < COMPLAINT_SECONDS:
             return
         if len(self._told_at) >= MAX_COMPLAINTS:
-            self._told_at.clear()
+            self._told_at = {told: at for told, at in self._told_at.items() if now - at < COMPLAINT_SECONDS}
+            if len(self._told_at) >= MAX_COMPLAINTS:
+                return
         self._told_at[problem] = now
         self._tell(problem)

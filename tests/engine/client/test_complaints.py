@@ -18,8 +18,18 @@ def test_each_complaint_is_told_once_a_minute_and_few_are_remembered(monkeypatch
     clock[0] += COMPLAINT_SECONDS
     complaints.hear("no right to publish")
     assert told[3:] == ["no right to publish"]
-    # With too many of them, the first may be told again.
-    for number in range(MAX_COMPLAINTS):
-        complaints.hear(f"other {number}")
-    complaints.hear("no right to publish")
-    assert told[-1] == "no right to publish"
+    assert len(told) == 4
+
+
+def test_complaints_that_are_always_others_are_told_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    told: list[str] = []
+    complaints = Complaints(told.append)
+    for number in range(1000):
+        complaints.hear(f"no right to publish to {number}")
+    assert len(told) == MAX_COMPLAINTS
+    clock[0] += COMPLAINT_SECONDS
+    for number in range(1000):
+        complaints.hear(f"no right to publish to {number}")
+    assert len(told) == 2 * MAX_COMPLAINTS
