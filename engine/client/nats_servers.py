@@ -25,6 +25,8 @@ START_SECONDS: Final = 10.0
 PING_SECONDS: Final = 2
 RETRY_SECONDS: Final = 0.5
 PENDING_BYTES: Final = 8 * 1024 * 1024
+# The header of a consumer that waits for an answer about the flow.
+STALLED: Final = "Nats-Consumer-Stalled"
 # The last problems before there is a connection, of which an error names the first.
 MAX_PROBLEMS: Final = 8
 
@@ -158,7 +160,7 @@ async def is_flow(client: Client, message: Msg) -> bool:
     headers = message.headers or {}
     if "Status" not in headers:
         return False
-    asked = message.reply or headers.get("Nats-Consumer-Stalled")
+    asked = message.reply or headers.get(STALLED)
     if asked:
         await client.publish(asked)
     return True

@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType, StreamInfo
 
 from rlpx.engine.client.complaints import Complaints
-from rlpx.engine.client.nats_servers import is_flow
+from rlpx.engine.client.nats_servers import STALLED, is_flow
 from rlpx.engine.cluster.wire import Wire
 from rlpx.protocol.bus import nats_wire
 from rlpx.protocol.cluster.steps import Answer, Call, Erase, Outcome, Put, Read
@@ -311,7 +311,10 @@ class KvStore:
     # -- changes ------------------------------------------------------------------------------------------------------------
 
     async def _on_change(self, message: Msg) -> None:
-        self._watched_at = self._now()
+        # A server that waits for an answer about the flow says nothing of the keys. If we lack the right to answer, it
+        # waits for ever. Another watch begins with all keys as they are.
+        if STALLED not in (message.headers or {}):
+            self._watched_at = self._now()
         if await is_flow(self._client, message) or not message.reply:
             return
         # $JS.ACK.[domain.account.]STREAM.CONSUMER.DELIVERED.STREAM_SEQUENCE.CONSUMER_SEQUENCE.TIME.PENDING[.token]

@@ -135,6 +135,34 @@ async def test_that_the_bucket_is_another_one_is_not_forgotten_if_it_cannot_be_w
     assert not await store.restore(1, ("host.*",))
 
 
+async def test_a_watch_whose_server_waits_for_an_answer_for_long_is_not_heard_of() -> None:
+    clock = [0.0]
+    told: list[Any] = []
+
+    class Client(FakeClient):
+        """The test has what the store does with messages."""
+
+        def jetstream(self, **_options: float) -> Any:
+            return SimpleNamespace(add_consumer=self.publish)
+
+        async def subscribe(self, _subject: str, cb: Any) -> None:
+            told.append(cb)
+
+        async def publish(self, *_: object) -> None:
+            """Answers about the flow go nowhere."""
+
+    store = KvStore(Client(), FakeWire(), "test", Owner(), lambda: clock[0])  # type: ignore[arg-type]  # all that it uses
+    await store.watch(("host.*",))
+    idle: dict[str, str] = {"Status": "100", "Description": "Idle Heartbeat"}
+    clock[0] = 4.0
+    await told[0](SimpleNamespace(headers=idle, reply=""))
+    clock[0] = 8.0
+    assert store.is_watching
+    await told[0](SimpleNamespace(headers={**idle, "Nats-Consumer-Stalled": "$JS.FC.test"}, reply=""))
+    clock[0] = 12.0
+    assert not store.is_watching
+
+
 async def consumers_after(watches: int) -> tuple[int, int]:
     """The consumers of the bucket after so many watches, one after the other, and after the end of the last."""
     with Nats() as nats:
