@@ -17,6 +17,7 @@ import nats.js.errors
 import structlog
 from nats.aio.client import Client
 
+from rlpx.engine.client.complaints import Complaints
 from rlpx.engine.cluster.kv import WRONG_REVISIONS
 from rlpx.engine.hub.registry import Registry
 from rlpx.protocol.bus.commands import (
@@ -38,6 +39,8 @@ REMOVED_SECONDS: Final = 7 * 86_400.0
 # A write is tried again after this time. So many things may wait while the store is away.
 RETRY_SECONDS: Final = 1.0
 MAX_WAITING: Final = 10_000
+# So many records of the store are remembered, in case that it loses them.
+MAX_KNOWN: Final = 10_000
 _CALL_SECONDS: Final = 2.0
 # A write that expects that there is no such record.
 _IF_MISSING: Final = {"Nats-Expected-Last-Subject-Sequence": "0"}
@@ -113,10 +116,11 @@ class SharedCommands:
         self._host = host
         self._echoes = echoes
         self._waiting: dict[str, Write] = {}
-        # The store's records as this host has seen them, by what they are about.
+        # The store's records as this host has seen them, by what they are about, so many at most.
         self._known: dict[str, bytes] = {}
         # Those of them that the store has refused.
         self._refused: set[str] = set()
+        self._excess = Complaints(lambda what: log.warning("hosts share too much", cause=what))
         self._seen: asyncio.Queue[Record] = asyncio.Queue(MAX_WAITING)
         self._is_waiting = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -153,11 +157,14 @@ class SharedCommands:
         if value is None or record is None or record.method not in _METHODS:
             self._known.pop(key, None)
             return
-        self._known[key] = value
+        if key in self._known or len(self._known) < MAX_KNOWN:
+            self._known[key] = value
+        else:
+            self._excess.hear("a record is not written again if the store loses it: too many are there")
         try:
             self._seen.put_nowait(record)
         except asyncio.QueueFull:
-            log.warning("another host's command is not carried out: too many wait", method=record.method, host=record.host)
+            self._excess.hear("another host's command is not carried out: too many wait")
 
     def close(self) -> None:
         """Share no more."""

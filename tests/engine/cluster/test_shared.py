@@ -83,6 +83,24 @@ async def test_what_the_store_has_lost_is_written_again_unless_another_host_was_
     commands.close()
 
 
+async def test_no_more_than_so_many_records_are_remembered_and_that_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "MAX_KNOWN", 2)
+    monkeypatch.setattr(shared, "MAX_WAITING", 3)
+    store = FakeStore()
+    commands = SharedCommands(cast("Any", store), "fleet", "host", cast("Any", Echoes()))
+    with structlog.testing.capture_logs() as logged:
+        for digit in "abcdef":
+            commands.on_seen(f"ban.{digit}", ban(digit, 600.0))
+    assert [line["cause"] for line in logged if line["log_level"] == "warning"] == [
+        "a record is not written again if the store loses it: too many are there",
+        "another host's command is not carried out: too many wait",
+    ]
+    commands.on_store_lost()
+    await until(lambda: len(store.repeated) == 2)
+    assert [subject[-1] for subject in store.written] == ["a", "b"]
+    commands.close()
+
+
 def ban(digit: str, seconds: float) -> bytes:
     """The record of a ban that holds for so long."""
     params = msgspec.Raw(msgspec.json.encode(BanParameters(peer=digit * 128, seconds=seconds)))
