@@ -124,8 +124,6 @@ class KvStore:
         stream = f"KV_{self._bucket}"
         with suppress(nats.js.errors.NotFoundError):
             return await self._js.stream_info(stream)
-        if self._info is not None:
-            log.warning("the fleet's store was deleted; it is made anew", fleet=self._bucket)
         config = KeyValueConfig(
             bucket=self._bucket,
             history=1,
@@ -141,6 +139,8 @@ class KvStore:
             with suppress(nats.js.errors.NotFoundError):
                 return await self._js.stream_info(stream)
             raise
+        if self._info is not None:
+            log.warning("the fleet's store was deleted; it was made anew", fleet=self._bucket)
         return await self._js.stream_info(stream)
 
     def check(self) -> None:

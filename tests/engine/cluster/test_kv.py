@@ -9,6 +9,7 @@ import msgspec
 import nats as nats_client
 import pytest
 import structlog.testing
+from nats.js.errors import APIError, NotFoundError
 
 from rlpx.engine.cluster.kv import KvStore
 from rlpx.engine.cluster.wire import OnAnswers, Way
@@ -133,6 +134,48 @@ async def test_that_the_bucket_is_another_one_is_not_forgotten_if_it_cannot_be_w
         await store.restore(1, ("host.*",))
     assert await store.restore(1, ("host.*",))
     assert not await store.restore(1, ("host.*",))
+
+
+async def test_a_store_that_cannot_be_made_anew_is_said_to_be_once_it_is() -> None:
+    class Client(FakeClient):
+        """Its bucket is deleted after the first look, and cannot be made the first times."""
+
+        is_there = True
+        failures = 0
+
+        def jetstream(self, **_options: float) -> Any:
+            return self
+
+        async def subscribe(self, _subject: str, **_options: Any) -> Any:
+            return SimpleNamespace(unsubscribe=self.publish)
+
+        async def publish(self, *_: str) -> None:
+            """Ends of watches interest nobody."""
+
+        add_consumer = publish
+
+        async def stream_info(self, _stream: str) -> Any:
+            if not self.is_there:
+                raise NotFoundError
+            return SimpleNamespace(created=1)
+
+        async def create_key_value(self, _config: object) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise APIError(code=400, err_code=10005, description="no suitable peers for placement")
+            self.is_there = True
+
+    client = Client()
+    store = KvStore(client, FakeWire(), "test", Owner(), lambda: 0.0)  # type: ignore[arg-type]  # all that the store uses
+    await store.restore(1, ("host.*",))
+    client.is_there, client.failures = False, 3
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(3):
+            with pytest.raises(APIError):
+                await store.restore(1, ("host.*",))
+        assert logged == []
+        await store.restore(1, ("host.*",))
+    assert [line["event"] for line in logged] == ["the fleet's store was deleted; it was made anew"]
 
 
 async def test_a_watch_whose_server_waits_for_an_answer_for_long_is_not_heard_of() -> None:
