@@ -57,8 +57,12 @@ _ACKNOWLEDGED: Final = b"+OK"
 _TOO_LONG: Final = f"a line is longer than {MAX_LINE_BYTES} bytes"
 # Those who wait for answers know them by numbers of 64 bits. Whatever else is published to our inbox is not ours.
 _MAX_NUMBER_DIGITS: Final = 19
-# Nearly all messages: without headers and reply, with a body of one line.
-_USUAL: Final = re.compile(rb"(MSG \S{1,256}\.(\d{1,%d}) (\d{1,3}) (\d{1,8})\r\n([^\r\n]*)\r\n)" % _MAX_NUMBER_DIGITS)
+# Nearly all messages: without headers and reply, with a body of one line. Longer ones come in many parts, and with each of
+# them all would be searched once more.
+_MAX_USUAL_BYTES: Final = 9_999
+_USUAL: Final = re.compile(
+    rb"(MSG \S{1,256}\.(\d{1,%d}) (\d{1,3}) (\d{1,4})\r\n([^\r\n]{0,%d})\r\n)" % (_MAX_NUMBER_DIGITS, _MAX_USUAL_BYTES)
+)
 
 
 class Reader:
@@ -89,6 +93,8 @@ class Reader:
     def _read_usual(self, data: bytes, messages: list[list[Message]]) -> int:
         """Read the usual messages with which the data begin; returns where something else begins."""
         at = 0
+        if _USUAL.match(data) is None:
+            return at
         for whole, number, subscription, size, body in _USUAL.findall(data):
             if len(body) != int(size) or int(subscription) >= self._subscriptions or not data.startswith(whole, at):
                 break

@@ -58,6 +58,15 @@ def test_answers_of_one_read_come_in_their_order() -> None:
     assert not said
 
 
+@pytest.mark.parametrize("size", [9_999, 10_000, 4_000_000])
+def test_a_long_answer_that_comes_in_parts_is_read_like_a_short_one(size: int) -> None:
+    short = b"MSG _INBOX.a.1 0 2\r\nok\r\n"
+    sent = short + b"MSG _INBOX.a.2 0 %d\r\n%b\r\n" % (size, bytes(size)) + short
+    reader = Reader(1)
+    read = [answer for at in range(0, len(sent), 65536) for answer in reader.receive(sent[at : at + 65536])[0][0]]
+    assert read == [(1, b"ok"), (2, bytes(size)), (1, b"ok")]
+
+
 @pytest.mark.parametrize("name", [b"garbage", b"-1", b"9" * 20, b"9" * 5000])
 def test_what_is_published_to_our_inbox_and_is_no_answer_is_left_out(name: bytes) -> None:
     messages, said = Reader(1).receive(b"MSG _INBOX.a.%b 0 2\r\nok\r\nMSG _INBOX.a.%d 0 0\r\n\r\n" % (name, 10**18))
