@@ -223,8 +223,13 @@ class Member:
     # -- the fleet's record -------------------------------------------------------------------------------------------------
 
     def _on_fleet_read(self, answer: Answer, now: float) -> None:
-        if answer.outcome is Outcome.DONE and self._is_fleet_stale:
+        if not self._is_fleet_stale:
+            return
+        if answer.outcome is Outcome.DONE:
             self._on_fleet(answer.revision, answer.value, now)
+        else:
+            # It may be missing. A write over the revision that we know shows that as well, and is repeated until its answer.
+            self._is_fleet_stored = False
 
     def _on_fleet(self, revision: int, value: bytes | None, now: float) -> None:
         fleet = decode(Fleet, value)

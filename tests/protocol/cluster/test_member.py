@@ -84,6 +84,26 @@ def test_the_limits_outlive_a_store_that_has_lost_them_without_a_word() -> None:
     assert table.keys["fleet"][1] == encode(Fleet({IN: 30, OUT: 10}, 1))
 
 
+def test_limits_that_were_lost_while_the_host_was_away_are_written_again_although_the_look_at_them_is_lost() -> None:
+    table = Table().joined()
+    table.disconnect()
+    # Its heartbeat has expired by then, so that its absence says nothing.
+    table.pass_time(20)
+    table.keys.clear()
+    table.connect()
+    table.lose(table.next(Read, "fleet"))
+    table.pass_time(2)
+    assert table.keys["fleet"][1] == encode(Fleet({IN: 10, OUT: 10}, 1))
+    # Limits that others have changed meanwhile stay.
+    table.disconnect()
+    table.pass_time(20)
+    table.put("fleet", Fleet({IN: 30, OUT: 10}, 1))
+    table.connect()
+    table.lose(table.next(Read, "fleet"))
+    table.pass_time(2)
+    assert table.member.fleet == Fleet({IN: 30, OUT: 10}, 1)
+
+
 def test_a_record_that_is_older_than_ours_is_ignored() -> None:
     table = Table().joined()
     table.member.on_seen("fleet", 1, b'{"limits":{"inbound":1},"shards":1}', table.now)
