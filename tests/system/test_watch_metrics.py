@@ -138,12 +138,17 @@ def read_too_slowly(scrapes: Scrapes, engine: RunningEngine, peer: Peer, worker:
         feeds = stack.enter_context(FeedReader(engine.run_dir, worker, keeps=False))
         feeds.open(1, ["eth."], credit=100_000)
         scrapes.await_move("rlpx_worker_feeds")
-        for _ in range(60):
+
+        def announce() -> None:
             peer.send(TRANSACTIONS, encode([[urandom(1000)] * 100]))
+
+        for _ in range(60):
+            announce()
         for name in ("rlpx_feed_events_sent", "rlpx_feed_events_missed"):
             scrapes.await_move(name)
         for name in ("rlpx_reader_events_missed", "rlpx_reader_queue_bytes"):
-            scrapes.await_move(name, reader="local")
+            # The subscriber may be known only after the first events.
+            scrapes.await_move(name, announce, reader="local")
         scrapes.await_move("rlpx_queue_bytes", process="engine", queue="events")
 
 
