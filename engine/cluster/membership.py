@@ -163,6 +163,8 @@ class ClusterMembership:
         self.client: Client | None = None
         self._wire = Wire(f"rlpx {host}", self._servers.credentials, self._on_wire_lost)
         self._refusals = Complaints(_warn)
+        # Somebody may go on erasing our heartbeat.
+        self._losses = Complaints(log.warning)
         self._store: KvStore | None = None
         self._shared: SharedCommands | None = None
         self._service: CommandService | None = None
@@ -590,7 +592,7 @@ class ClusterMembership:
             self._lives.host_back(self.member.setup.me.epoch, step.revision)
 
     def _on_store_lost(self, _step: StoreLost) -> None:
-        log.warning("the fleet's store has lost what it had; this host writes again what it holds")
+        self._losses.hear("the fleet's store has lost what it had; this host writes again what it holds")
         if self._shared is not None:
             self._shared.on_store_lost()
 

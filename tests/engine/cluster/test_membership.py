@@ -426,6 +426,22 @@ async def test_a_watch_that_falls_silent_is_begun_again_and_another_store_gets_a
         ]
 
 
+async def test_a_store_that_is_purged_all_the_time_is_said_to_be_once_a_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with joined(world, monkeypatch) as (_, store):
+        await asyncio.sleep(TICK_SECONDS)
+        with structlog.testing.capture_logs() as logged:
+            for _ in range(5):
+                world.keys.clear()
+                await asyncio.sleep(6.0)
+                assert host_key("a") in world.keys
+        assert store.restored == 1
+        assert [line["event"] for line in logged] == [
+            "the fleet's store has lost what it had; this host writes again what it holds"
+        ]
+
+
 async def test_at_the_end_the_claims_are_given_back_before_the_host_leaves_and_lost_calls_are_not_awaited_for_long(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
