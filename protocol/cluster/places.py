@@ -143,9 +143,10 @@ class Places:
             self.decide(now)
 
     def on_lack(self, now: float) -> None:
-        """Another host says that it lacks places. Sessions wait for them, so we look at once."""
-        self._look_from = now
-        self.decide(now)
+        """Another host says that it lacks places. Sessions wait for them, so we look at once if we have unused ones."""
+        if self.free:
+            self._look_from = now
+            self.decide(now)
 
     def use(self, used: int, waiting: int, now: float) -> None:
         """So many sessions have a place or wait for one."""

@@ -174,6 +174,21 @@ def test_if_others_lack_places_all_unused_ones_are_given_back() -> None:
     assert leased(table) == 1
 
 
+def test_a_host_that_lacks_places_itself_does_not_look_for_some_with_each_heartbeat_of_another_that_does() -> None:
+    table = Table().joined()
+    table.beat()
+    table.see(SHARD, Shard({"b": Lease("b1", 10)}))
+    table.use(0, 1)
+    table.settle()
+    table.pass_time(12)
+    # The other host is dead by now, and a third lacks places. A look goes through all leases of the fleet: the tick does it.
+    table.now += 3.5
+    table.beat("c", "c1", wants={"inbound": 8})
+    assert table.calls == []
+    table.pass_time(2)
+    assert leased(table) > 0
+
+
 def test_after_the_store_was_away_unused_places_are_kept_until_they_can_be_leased_again() -> None:
     table = Table().joined()
     table.use(1, 0)
