@@ -22,6 +22,9 @@ FRAMES_AT_ONCE: Final = 32
 SERVE_SECONDS: Final = 0.0005
 # If a user's queue has exceeded this, `on_room` is called once it is empty.
 HIGH_WATER_BYTES: Final = 64 * 1024
+# While a user's queue is above the high water, the answers to its pings are collected, up to this size. They leave with the
+# next message, or when the queue is empty. Each written by itself would cost some ten times its seven bytes of memory.
+ANSWERS_BYTES: Final = 64 * 1024
 # The time for the queue to leave after a user's mistake, or when we end.
 LINGER_SECONDS: Final = 1.0
 
@@ -166,6 +169,7 @@ class Link:
             self.refused_messages += 1
             return False
         self.sent_messages += 1
+        self._write_answers(transport)
         transport.writelines(self._zmtp.seal_parts(parts))
         if self._is_full:
             self._host.count_queue(self, transport.get_write_buffer_size())
@@ -193,6 +197,7 @@ class Link:
             return
         self.cause = cause
         self._set_timer(LINGER_SECONDS, self.abort)
+        self._write_answers(self._transport)
         self._transport.close()
 
     def abort(self) -> None:
@@ -253,6 +258,7 @@ class Link:
         """The queue is empty."""
         self._is_full = False
         self._host.count_queue(self, 0)
+        self._send()
         if self.is_ready:
             self._host.owner.on_room(self)
 
@@ -266,20 +272,24 @@ class Link:
 
     def _write(self, transport: Transport, wire: Wire) -> None:
         self.sent_messages += 1
+        self._write_answers(transport)
         transport.write(self._zmtp.seal(wire))
         if self._is_full:
             self._host.count_queue(self, transport.get_write_buffer_size())
 
     def _send(self) -> None:
         """Send the answers of the handshake and of commands."""
-        out = self._zmtp.outgoing()
-        if not out or self._transport is None or self._transport.is_closing():
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
-        if self._transport.get_write_buffer_size() > self._host.limits.queue_bytes:
-            # It keeps sending pings and does not read the answers.
+        if not self._is_full:
+            self._write_answers(transport)
+        elif self._zmtp.outgoing_bytes > ANSWERS_BYTES:
             self._fail("it does not read what it is answered")
-            return
-        self._transport.write(out)
+
+    def _write_answers(self, transport: Transport) -> None:
+        if out := self._zmtp.outgoing():
+            transport.write(out)
 
     def _on_event(self, event: Event) -> None:
         owner = self._host.owner

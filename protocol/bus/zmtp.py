@@ -199,8 +199,15 @@ class ServerConnection:
         """The number of received bytes that no event contains yet."""
         return len(self._buffer) - self._offset + self._message_bytes
 
+    @property
+    def outgoing_bytes(self) -> int:
+        """The size of what `outgoing` would return."""
+        return len(self._out)
+
     def outgoing(self) -> bytes:
         """Return the bytes to send now: greeting, handshake, PONG, ERROR."""
+        if not self._out:
+            return b""
         out, self._out = bytes(self._out), bytearray()
         return out
 

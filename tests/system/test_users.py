@@ -29,7 +29,7 @@ from tests.system.harness import IMPORT_PATH, ROOT, RunningEngine, eventually
 from tests.system.peers import Peer
 
 # The memory that an attack may add to a process: its bounds, with Python's overhead.
-MOST_GROWTH_BYTES = 150 * 1024 * 1024
+MOST_GROWTH_BYTES = 100 * 1024 * 1024
 ATTACK_SECONDS = 3.0
 # Generous, as other tests use the cores as well. Without bounds it was tens of seconds, or no answer at all.
 MOST_ANSWER_SECONDS = 2.0

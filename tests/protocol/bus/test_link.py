@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlpx.protocol.bus import zmtp
-from rlpx.protocol.bus.link import FRAMES_AT_ONCE, HANDSHAKE_SECONDS, HIGH_WATER_BYTES, LINGER_SECONDS
+from rlpx.protocol.bus.link import ANSWERS_BYTES, FRAMES_AT_ONCE, HANDSHAKE_SECONDS, HIGH_WATER_BYTES, LINGER_SECONDS
 from rlpx.protocol.bus.zmtp import Kind
 from tests.fake_endpoint import LIMITS, EndpointHarness, greeting, lost, ready
 
@@ -136,9 +136,37 @@ def test_pings_of_one_that_does_not_read_end_it() -> None:
     user = harness.user()
     user.is_blocked = True
     assert user.link.offer(bytes(LIMITS.queue_bytes + 1))
-    user.link.data_received(zmtp.command(b"PING", b"\0\0") * 2)
+    user.link.pause_writing()
+    written = len(user.written)
+    ping, pong = zmtp.command(b"PING", bytes(2 + 16)), zmtp.command(b"PONG", bytes(16))
+    for _ in range(ANSWERS_BYTES // len(pong)):
+        user.link.data_received(ping)
+    # They wait together: written one by one they would cost several times their size.
+    assert (len(user.written), user.link.is_closing) == (written, False)
+    user.link.data_received(ping)
     lost(user)
     assert harness.owner.take() == [("gone", 1, "it does not read what it is answered")]
+
+
+def test_answers_that_wait_for_a_full_queue_leave_with_the_next_message_or_when_it_is_empty() -> None:
+    harness = EndpointHarness()
+    user = harness.user()
+    ping, pong = zmtp.command(b"PING", bytes(2)), zmtp.command(b"PONG", b"")
+    user.link.pause_writing()
+    user.link.data_received(ping * 3)
+    assert user.written == []
+    assert user.link.offer(b"message")
+    assert user.written == [pong * 3, b"message"]
+    user.link.data_received(ping)
+    assert user.link.offer_parts([b"in ", b"parts"])
+    assert user.written[2:] == [pong, b"in parts"]
+    user.link.data_received(ping)
+    user.link.resume_writing()
+    assert user.written[4:] == [pong]
+    user.link.pause_writing()
+    user.link.data_received(ping)
+    user.link.close("enough")
+    assert user.written[5:] == [pong]
 
 
 def test_an_empty_queue_takes_any_one_message_and_a_queue_its_limit() -> None:
