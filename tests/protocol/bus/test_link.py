@@ -167,6 +167,8 @@ def test_answers_that_wait_for_a_full_queue_leave_with_the_next_message_or_when_
     user.link.data_received(ping)
     user.link.close("enough")
     assert user.written[5:] == [pong]
+    user.link.resume_writing()
+    assert user.written[6:] == []
 
 
 def test_an_empty_queue_takes_any_one_message_and_a_queue_its_limit() -> None:
