@@ -16,7 +16,7 @@ from tests.simulation.world import BrokenError, Plan, World
 # With --large each host tries to begin so many sessions a second, and has four times as many.
 LARGE_ATTEMPTS_PER_S: Final = 180.0
 # Of 1,000 hosts' attempts so many begin a session. The others meet a peer that has one, or a host or store that is away.
-LARGE_SHARE: Final = 0.9
+LARGE_SHARE: Final = 0.85
 LARGE_STAY_SECONDS: Final = 4.0
 
 
