@@ -8,7 +8,7 @@ from typing import Final
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from rlpx.engine.client.nats_servers import is_flow
+from rlpx.engine.client.nats_servers import forget_consumer, is_flow
 from rlpx.protocol.cluster.records import Heartbeat, decode, host_key, host_of
 
 # The store must answer within this time.
@@ -26,7 +26,7 @@ async def hosts_of(client: Client, fleet: str) -> dict[str, Heartbeat]:
     its store does not answer.
     """
     found: dict[str, Heartbeat] = {}
-    prefix = f"$KV.{fleet}."
+    prefix, stream = f"$KV.{fleet}.", f"KV_{fleet}"
     heard = await client.subscribe(client.new_inbox())
     try:
         # The store has a key for each peer as well, so nothing may ask it for all keys. nats-py's own watch may take keys
@@ -43,7 +43,7 @@ async def hosts_of(client: Client, fleet: str) -> dict[str, Heartbeat]:
             flow_control=True,
             idle_heartbeat=CONSUMER_SECONDS / 2,
         )
-        made = await client.jetstream(timeout=STORE_SECONDS).add_consumer(f"KV_{fleet}", config)
+        made = await client.jetstream(timeout=STORE_SECONDS).add_consumer(stream, config)
         sent = 0 if made.delivered is None else made.delivered.consumer_seq
         expected = sent + (made.num_pending or 0)
         async with asyncio.timeout(READ_SECONDS):
@@ -56,8 +56,7 @@ async def hosts_of(client: Client, fleet: str) -> dict[str, Heartbeat]:
                 host, beat = host_of(message.subject.removeprefix(prefix)), decode(Heartbeat, message.data)
                 if host is not None and beat is not None and not beat.has_left:
                     found[host] = beat
-        # Nobody waits for the answer.
-        await client.publish(f"$JS.API.CONSUMER.DELETE.KV_{fleet}.{made.name}")
+        await forget_consumer(client, stream, made.name)
     finally:
         await heard.unsubscribe()
     return dict(sorted(found.items()))

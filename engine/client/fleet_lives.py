@@ -20,7 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from rlpx.engine.client.fleet_hosts import STORE_SECONDS
 from rlpx.engine.client.fleet_items import FleetOpening
 from rlpx.engine.client.fleet_link import FleetLink
-from rlpx.engine.client.nats_servers import RETRY_SECONDS, failure, is_refusal
+from rlpx.engine.client.nats_servers import RETRY_SECONDS, failure, forget_consumer, is_refusal
 from rlpx.engine.client.presence import EngineUnavailableError
 from rlpx.protocol.cluster.addressing import EVENTS_LOST
 
@@ -90,8 +90,7 @@ class Lives:
         consumer, self._consumer = self._consumer, ""
         with suppress(nats.errors.Error, OSError, TimeoutError):
             if consumer:
-                # The servers keep a limited number of consumers. Nobody waits for the answer.
-                await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{consumer}")
+                await forget_consumer(self._client, self._stream, consumer)
             if read is not None:
                 await read.unsubscribe()
 

@@ -166,6 +166,11 @@ async def is_flow(client: Client, message: Msg) -> bool:
     return True
 
 
+async def forget_consumer(client: Client, stream: str, consumer: str) -> None:
+    """Delete a consumer that nobody reads any more, and wait for no answer: the servers keep a thousand of a stream."""
+    await client.publish(f"$JS.API.CONSUMER.DELETE.{stream}.{consumer}")
+
+
 def is_refusal(error: BaseException) -> bool:
     """Whether JetStream says no, for lack of space say. A server that is not ready yet, or has no such stream, does not."""
     if not isinstance(error, nats.js.errors.APIError) or not error.description:

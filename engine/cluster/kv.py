@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, StorageType, StreamInfo
 
 from rlpx.engine.client.complaints import Complaints
-from rlpx.engine.client.nats_servers import STALLED, is_flow
+from rlpx.engine.client.nats_servers import STALLED, forget_consumer, is_flow
 from rlpx.engine.cluster.wire import Wire
 from rlpx.protocol.bus import nats_wire
 from rlpx.protocol.cluster.steps import Answer, Call, Erase, Outcome, Put, Read
@@ -206,8 +206,7 @@ class KvStore:
         if watch is not None:
             with suppress(nats.errors.Error, OSError):
                 await watch.unsubscribe()
-                # The servers keep a limited number of consumers. Nobody waits for the answer.
-                await self._client.publish(f"$JS.API.CONSUMER.DELETE.KV_{self._bucket}.{self._consumer}")
+                await forget_consumer(self._client, f"KV_{self._bucket}", self._consumer)
 
     # -- calls --------------------------------------------------------------------------------------------------------------
 

@@ -349,12 +349,10 @@ class ClusterMembership:
         while self.client is not None and self.client.is_connected and not self._is_closed:
             try:
                 await self._connect_wire()
-                is_other = await self._kv.restore(len(self._servers.urls), self._watched)
+                await self._watch_store()
             except (nats.errors.Error, NatsWireError, OSError) as error:
                 self._on_store_failure(error)
             else:
-                if is_other and self._shared is not None:
-                    self._shared.on_store_lost()
                 # The second connection may have been lost meanwhile, and nobody else makes it again.
                 if self._wire.is_up:
                     self._act(self.member.on_connected)
@@ -393,14 +391,19 @@ class ClusterMembership:
     async def _watch_again(self) -> None:
         """The watch has ended without a word, as it does with the server that it was on, or if the store is deleted."""
         try:
-            is_other = await self._kv.restore(len(self._servers.urls), self._watched)
+            is_other = await self._watch_store()
         except (nats.errors.Error, OSError, TimeoutError) as error:
             self._on_store_failure(error)
         else:
             if is_other and not self._is_closed:
                 self._act(self.member.on_connected)
-                if self._shared is not None:
-                    self._shared.on_store_lost()
+
+    async def _watch_store(self) -> bool:
+        """Watch the store, and return whether it is another one than before, which then gets what hosts have shared."""
+        is_other = await self._kv.restore(len(self._servers.urls), self._watched)
+        if is_other and self._shared is not None:
+            self._shared.on_store_lost()
+        return is_other
 
     def _on_store_failure(self, error: Exception) -> None:
         """The store cannot be watched, which is tried again."""
